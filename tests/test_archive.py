@@ -1,0 +1,227 @@
+"""Unpacking zips: what is refused before anything is written, what is left out, and that it happens once."""
+
+import os
+import stat
+import threading
+import time
+import zipfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tl_core.errors import DataError
+from tl_core.images.archive import unpack
+from tl_core.images.unpacked import make_once
+from tl_core.settings import Settings
+
+
+def make_zip(path: Path, members: Mapping[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def files_below(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_files_are_unpacked_without_clutter(tmp_path: Path, settings: Settings) -> None:
+    members = {
+        "cats/1.JPG": b"one",
+        "cats/.DS_Store": b"x",
+        "__MACOSX/cats/._1.JPG": b"x",
+        "Thumbs.db": b"x",
+        "desktop.ini": b"x",
+        ".hidden/2.jpg": b"x",
+        "dogs/deep/2.jpg": b"two",
+        "empty/": b"",
+    }
+    folder = unpack(make_zip(tmp_path / "my photos.zip", members), settings)
+    assert files_below(folder) == ["cats/1.JPG", "dogs/deep/2.jpg"]
+    assert (folder / "dogs/deep/2.jpg").read_bytes() == b"two"
+    assert folder.parent == settings.data_dir
+    assert folder.name.startswith("my-photos-")
+
+
+def test_an_unchanged_zip_is_unpacked_once_and_a_changed_one_again(tmp_path: Path, settings: Settings) -> None:
+    path = make_zip(tmp_path / "a.zip", {"x/1.png": b"1"})
+    first = unpack(path, settings)
+    (first / "mark").touch()
+    assert unpack(path, settings) == first
+    assert (first / "mark").exists()
+    make_zip(path, {"x/1.png": b"1", "x/2.png": b"2"})
+    second = unpack(path, settings)
+    assert second != first
+    assert files_below(second) == ["x/1.png", "x/2.png"]
+
+
+def test_two_zips_of_one_name_do_not_mix(tmp_path: Path, settings: Settings) -> None:
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+    first = unpack(make_zip(tmp_path / "a" / "z.zip", {"x/1": b"1"}), settings)
+    second = unpack(make_zip(tmp_path / "b" / "z.zip", {"x/1": b"2"}), settings)
+    assert (first / "x/1").read_bytes() == b"1"
+    assert (second / "x/1").read_bytes() == b"2"
+
+
+def member(name: str, kind: int = stat.S_IFREG) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    info.external_attr = (kind | 0o644) << 16
+    return info
+
+
+@pytest.mark.parametrize(
+    ("info", "reason"),
+    [
+        (member("../x.png"), "points outside the archive"),
+        (member("a/../../x.png"), "points outside the archive"),
+        (member("a\\..\\..\\x.png"), "points outside the archive"),
+        (member(".hidden/../../x.png"), "points outside the archive"),
+        (member("/etc/x.png"), "has an absolute path"),
+        (member("C:\\x.png"), "has an absolute path"),
+        (member("c:x.png"), "has an absolute path"),
+        (member("\\\\server\\share\\x.png"), "has an absolute path"),
+        (member("a/link.png", stat.S_IFLNK), "is a symbolic link"),
+        (member("a/pipe.png", stat.S_IFIFO), "is neither a file nor a folder"),
+    ],
+)
+def test_an_unsafe_member_refuses_the_whole_zip(
+    tmp_path: Path, settings: Settings, info: zipfile.ZipInfo, reason: str
+) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("fine/1.png", b"1")
+        archive.writestr(info, b"/etc/passwd")
+    with pytest.raises(DataError, match=reason):
+        unpack(path, settings)
+    assert not settings.home.exists()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.zip"]
+
+
+def test_an_encrypted_zip_is_refused(tmp_path: Path, settings: Settings) -> None:
+    path = make_zip(tmp_path / "a.zip", {"x/1.png": b"1"})
+    content = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # the general purpose flags
+        content[content.index(signature) + offset] |= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="is encrypted"):
+        unpack(path, settings)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip at all", b"PK\x03\x04 but cut off"])
+def test_what_is_not_a_zip_is_refused(tmp_path: Path, settings: Settings, content: bytes) -> None:
+    path = tmp_path / "a.zip"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="is not a zip archive that can be read"):
+        unpack(path, settings)
+    assert not settings.home.exists()
+
+
+def test_a_damaged_member_leaves_nothing_behind(tmp_path: Path, settings: Settings) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("x/1.png", b"intact" * 100)
+        archive.writestr("x/2.png", b"harmed" * 100)
+    path.write_bytes(path.read_bytes().replace(b"harmedharmed", b"harmedHARMED", 1))
+    with pytest.raises(DataError, match="Bad CRC"):
+        unpack(path, settings)
+    assert list(settings.data_dir.iterdir()) == []
+
+
+def test_too_many_entries_are_refused(tmp_path: Path, settings: Settings) -> None:
+    path = make_zip(tmp_path / "a.zip", {f"x/{number}": b"" for number in range(11)})
+    with pytest.raises(DataError, match=r"has 11 entries; at most 10 are taken \(TL_MAX_FILES\)"):
+        unpack(path, replace(settings, max_files=10))
+
+
+def test_a_bomb_is_refused_by_its_declared_size(tmp_path: Path, settings: Settings) -> None:
+    path = make_zip(tmp_path / "a.zip", {"x/1": bytes(100_000), "x/2": bytes(100_000)})
+    with pytest.raises(DataError, match=r"expands to 200,000 bytes; at most 150,000"):
+        unpack(path, replace(settings, max_unpacked_bytes=150_000))
+    assert not settings.home.exists()
+
+
+def test_a_bomb_that_lies_about_its_size_is_refused_too(tmp_path: Path, settings: Settings) -> None:
+    path = make_zip(tmp_path / "a.zip", {"x/1": bytes(3_000_000)})
+    content = bytearray(path.read_bytes())
+    directory = content.index(b"PK\x01\x02")
+    content[directory + 24 : directory + 28] = (10).to_bytes(4, "little")  # the uncompressed size it claims
+    path.write_bytes(content)
+    with pytest.raises(DataError):
+        unpack(path, replace(settings, max_unpacked_bytes=1_000_000))
+    assert not settings.data_dir.exists() or list(settings.data_dir.iterdir()) == []
+
+
+def test_a_file_that_is_also_a_folder_is_refused(tmp_path: Path, settings: Settings) -> None:
+    path = make_zip(tmp_path / "a.zip", {"x": b"1", "x/1.png": b"1"})
+    with pytest.raises(DataError, match="is also a file"):
+        unpack(path, settings)
+
+
+def test_names_in_any_language_come_through(tmp_path: Path, settings: Settings) -> None:
+    names = ["日本語/1.png", "Füße/ß.png", "🐱/1.png", "train station/1.png"]
+    folder = unpack(make_zip(tmp_path / "a.zip", dict.fromkeys(names, b"1")), settings)
+    assert files_below(folder) == sorted(names)
+
+
+def test_utf8_names_that_are_not_marked_as_such_are_repaired(tmp_path: Path, settings: Settings) -> None:
+    path = make_zip(tmp_path / "a.zip", {"日本語/1.png": b"1"})
+    content = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 7), (b"PK\x01\x02", 9)):  # without the flag that names are UTF-8
+        content[content.index(signature) + offset] &= ~0x08
+    path.write_bytes(content)
+    assert files_below(unpack(path, settings)) == ["日本語/1.png"]
+
+
+def test_names_with_backslashes_make_folders(tmp_path: Path, settings: Settings) -> None:
+    path = make_zip(tmp_path / "a.zip", {"cats\\1.png": b"1"})
+    assert files_below(unpack(path, settings)) == ["cats/1.png"]
+
+
+def test_a_disk_without_room_is_said_before_unpacking(tmp_path: Path, settings: Settings) -> None:
+    path = make_zip(tmp_path / "a.zip", {"x/1.png": b"1"})
+    with pytest.raises(DataError, match=r"has .* MB free; unpacking needs .*make room or set TL_HOME"):
+        unpack(path, replace(settings, min_free_bytes=10**18))
+    assert list(settings.data_dir.iterdir()) == []
+
+
+def test_an_unwritable_home_is_said_in_a_sentence(tmp_path: Path, settings: Settings) -> None:
+    path = make_zip(tmp_path / "a.zip", {"x/1.png": b"1"})
+    (tmp_path / "taken").write_text("a file where the home folder should be")
+    with pytest.raises(DataError, match=r"cannot be written to .*set TL_HOME"):
+        unpack(path, replace(settings, home=tmp_path / "taken"))
+
+
+def test_a_second_maker_of_the_same_folder_takes_the_first_ones(tmp_path: Path) -> None:
+    both_are_filling = threading.Barrier(2, timeout=10)
+    results = []
+
+    def fill(folder: Path) -> None:
+        both_are_filling.wait()
+        (folder / "content").write_text("whole")
+
+    threads = [threading.Thread(target=lambda: results.append(make_once(tmp_path, "x", 1, fill))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results[0] == results[1]
+    assert [entry.name for entry in tmp_path.iterdir()] == [results[0].name]
+    assert (results[0] / "content").read_text() == "whole"
+
+
+def test_what_a_killed_process_left_is_not_used_and_later_removed(tmp_path: Path) -> None:
+    made = make_once(tmp_path, "x", 1, lambda folder: None)
+    made.rmdir()
+    fresh, stale = tmp_path / f".{made.name}.aaaa.partial", tmp_path / f".{made.name}.bbbb.partial"
+    for left in (fresh, stale):
+        left.mkdir()
+        (left / "half").touch()
+    two_days_ago = time.time() - 2 * 24 * 3600
+    os.utime(stale, (two_days_ago, two_days_ago))
+    assert list(make_once(tmp_path, "x", 1, lambda folder: None).iterdir()) == []
+    assert fresh.exists()
+    assert not stale.exists()

@@ -1,0 +1,149 @@
+"""Loading any image-classification model, finding its classifier, and giving it new classes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from models import save_resnet, save_vit
+from transformers import (
+    AutoModelForImageClassification,
+    BertConfig,
+    Dinov2Config,
+    Dinov2Model,
+    TimmWrapperConfig,
+    ViTImageProcessor,
+)
+
+from tl_core.errors import ModelError
+from tl_core.ml.backbone import find_head, fingerprint, load_backbone, load_processor, save_backbone, write_head
+from tl_core.ml.heads import LinearHead
+from tl_core.sources import ModelSource
+
+LABELS = ["日本語", "a/b", "None"]
+
+
+@pytest.mark.parametrize("save", [save_resnet, save_vit])
+def test_the_head_is_new_even_when_the_class_count_agrees(tmp_path: Path, save) -> None:
+    source = save(tmp_path, classes=3)
+    old = AutoModelForImageClassification.from_pretrained(tmp_path)
+    backbone = load_backbone(source, LABELS, seed=1)
+    head = find_head(backbone.model, backbone.input_size)
+    assert head.weight.shape[0] == 3
+    assert not torch.equal(head.weight, find_head(old, backbone.input_size).weight)
+    of_head = {id(parameter) for parameter in head.parameters()}
+    kept = dict(old.named_parameters())
+    for name, parameter in backbone.model.named_parameters():
+        assert id(parameter) in of_head or torch.equal(parameter, kept[name]), name
+
+
+def test_the_same_seed_gives_the_same_head(tmp_path: Path) -> None:
+    source = save_resnet(tmp_path)
+    heads = []
+    for seed in (3, 3, 4):
+        backbone = load_backbone(source, LABELS, seed=seed)
+        heads.append(find_head(backbone.model, backbone.input_size).weight)
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+
+
+@pytest.mark.parametrize("save", [save_resnet, save_vit])
+def test_class_names_survive_saving(tmp_path: Path, save) -> None:
+    backbone = load_backbone(save(tmp_path / "old", classes=7), LABELS)
+    save_backbone(backbone, tmp_path / "new")
+    again = AutoModelForImageClassification.from_pretrained(tmp_path / "new")
+    assert [again.config.id2label[index] for index in range(3)] == LABELS
+    assert again.dtype == torch.float32
+    assert json.loads((tmp_path / "new" / "config.json").read_text())["dtype"] == "float32"
+
+
+@pytest.mark.parametrize("architecture", ["test_resnet", "test_vit", "test_convnext"])
+def test_timm_models_keep_their_class_names_too(tmp_path: Path, architecture: str) -> None:
+    settings = timm.get_pretrained_cfg(architecture).to_dict()
+    config = TimmWrapperConfig.from_dict(
+        {"architecture": architecture, "num_classes": 5, "label_names": list("abcde"), "pretrained_cfg": settings}
+    )
+    AutoModelForImageClassification.from_config(config).save_pretrained(tmp_path / "old")
+    backbone = load_backbone(ModelSource("timm", tmp_path / "old", "folder"), LABELS)
+    assert find_head(backbone.model, backbone.input_size).out_features == 3
+    save_backbone(backbone, tmp_path / "new")
+    again = AutoModelForImageClassification.from_pretrained(tmp_path / "new")
+    assert [again.config.id2label[index] for index in range(3)] == LABELS
+    load_processor(ModelSource("timm", tmp_path / "new", "folder"))
+
+
+def test_a_model_without_a_classifier_is_a_fine_backbone(tmp_path: Path) -> None:
+    config = Dinov2Config(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
+    Dinov2Model(config).save_pretrained(tmp_path)
+    ViTImageProcessor(size={"height": 28, "width": 28}).save_pretrained(tmp_path)
+    backbone = load_backbone(ModelSource("dino", tmp_path, "folder"), LABELS)
+    assert find_head(backbone.model, backbone.input_size).in_features == 32  # class token beside the mean patch
+    assert backbone.notes == []
+
+
+def test_weights_that_do_not_fit_the_config_are_refused(tmp_path: Path) -> None:
+    source = save_resnet(tmp_path / "a")
+    save_vit(tmp_path / "b")
+    (tmp_path / "b" / "model.safetensors").replace(tmp_path / "a" / "model.safetensors")
+    with pytest.raises(ModelError, match="do not fit its config"):
+        load_backbone(source, LABELS)
+
+
+def test_broken_weights_are_a_sentence(tmp_path: Path) -> None:
+    source = save_resnet(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_backbone(source, LABELS)
+
+
+def test_a_text_model_is_refused_by_its_config(tmp_path: Path) -> None:
+    BertConfig(hidden_size=8, num_attention_heads=1, num_hidden_layers=1).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"'bert' model.*no image classification"):
+        load_backbone(ModelSource("bert", tmp_path, "folder"), LABELS)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"model_type": "no_such_thing"}', "{}"])
+def test_a_broken_config_is_a_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ModelError, match=r"config\.json"):
+        load_backbone(ModelSource("broken", tmp_path, "folder"), LABELS)
+
+
+def test_a_model_without_a_processor_is_a_sentence(tmp_path: Path) -> None:
+    source = save_resnet(tmp_path)
+    (tmp_path / "preprocessor_config.json").unlink()
+    with pytest.raises(ModelError, match="image processor"):
+        load_backbone(source, LABELS)
+
+
+def test_an_image_size_changes_what_the_backbone_sees(tmp_path: Path) -> None:
+    backbone = load_backbone(save_resnet(tmp_path), LABELS, image_size=64)
+    assert backbone.input_size == (64, 64)
+
+
+def test_an_image_size_that_the_backbone_cannot_take_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot take pictures of 48 × 48 pixels"):
+        load_backbone(save_vit(tmp_path), LABELS, image_size=48)
+
+
+def test_fingerprints_tell_weights_and_preprocessing_apart(tmp_path: Path) -> None:
+    one, two = save_resnet(tmp_path / "1", seed=1), save_resnet(tmp_path / "2", seed=2)
+    prints = {
+        fingerprint(one, load_processor(one)),
+        fingerprint(two, load_processor(two)),
+        fingerprint(one, load_processor(one, 64)),
+    }
+    assert len(prints) == 3
+    assert fingerprint(one, load_processor(one)) in prints
+
+
+def test_a_written_head_is_what_the_model_answers_with(tmp_path: Path) -> None:
+    backbone = load_backbone(save_resnet(tmp_path), LABELS)
+    head = find_head(backbone.model, backbone.input_size)
+    fitted = LinearHead(np.zeros((3, head.in_features), np.float32), np.array([1.0, 2.0, 3.0], np.float32))
+    write_head(head, fitted)
+    logits = backbone.model(pixel_values=torch.rand(2, 3, 32, 32)).logits
+    assert torch.equal(logits, torch.tensor([[1.0, 2.0, 3.0]] * 2))

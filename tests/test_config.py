@@ -1,0 +1,91 @@
+"""Options: parsed, bounded, and every problem told at once in the words of the command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tl_core.config import MAX_SEED, TrainConfig, flag, options, read_config_file
+from tl_core.errors import ConfigError
+
+
+def problems(values: dict[str, object]) -> list[str]:
+    with pytest.raises(ConfigError) as raised:
+        TrainConfig.parse(values)
+    return list(raised.value.details) or [raised.value.message]
+
+
+def test_text_is_converted() -> None:
+    config = TrainConfig.parse({"data": "photos", "strategy": "scratch", "epochs": "3", "learning_rate": "1e-3"})
+    assert config.epochs == 3
+    assert config.learning_rate == 0.001
+
+
+def test_every_problem_is_reported_together() -> None:
+    found = problems({"strategy": "frozn", "epochs": "many", "seed": -1, "learning_rate": "nan", "bach_size": 4})
+    assert len(found) == 6
+    assert any("--data is missing" in line for line in found)
+    assert any("--strategy is 'frozn'; it must be one of frozen, scratch" in line for line in found)
+    assert any("--epochs is 'many'; it must be a whole number" in line for line in found)
+    assert any("--seed is -1" in line and f"{MAX_SEED:,}" in line for line in found)
+    assert any("--learning-rate is 'nan'" in line for line in found)
+
+
+def test_an_unknown_option_names_the_nearest() -> None:
+    assert problems({"data": "x", "bach_size": 4}) == ["there is no option 'bach_size'; did you mean 'batch_size'?"]
+
+
+def test_an_unknown_option_without_a_near_one_lists_all() -> None:
+    (line,) = problems({"data": "x", "zzzzzz": 1})
+    assert "known options: data" in line
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"strategy": "frozen", "epochs": 3}, "--epochs"),
+        ({"strategy": "frozen", "augment": "crop"}, "--augment"),
+        ({"strategy": "frozen", "label_smoothing": 0.1}, "--label-smoothing"),
+        ({"strategy": "scratch", "head_solver": "trainer"}, "--head-solver"),
+    ],
+)
+def test_options_that_mean_nothing_together_are_refused(values: dict[str, object], named: str) -> None:
+    (line,) = problems({"data": "x", **values})
+    assert named in line
+
+
+def test_a_saved_configuration_reads_back_the_same() -> None:
+    config = TrainConfig.parse({"data": "日本 語", "strategy": "scratch", "batch_size": 8, "name": "my run"})
+    assert TrainConfig.parse(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_the_command_repeats_what_was_changed_and_nothing_else() -> None:
+    config = TrainConfig.parse({"data": "my photos", "strategy": "scratch", "max_steps": 5})
+    assert config.command() == "python -m tl_core train --data 'my photos' --strategy scratch --max-steps 5"
+
+
+def test_every_option_has_words_and_a_group() -> None:
+    for option in options():
+        assert option.label and option.help and option.group, option.name
+        assert flag(option.name).startswith("--")
+
+
+def test_local_paths_become_absolute_and_other_words_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "tiny-resnet").mkdir()
+    monkeypatch.chdir(tmp_path)
+    config = TrainConfig.parse({"data": "photos", "model": "tiny-resnet"}).with_absolute_paths()
+    assert config.data == str(tmp_path / "photos")
+    assert config.model == "tiny-resnet"
+    assert TrainConfig.parse({"data": "sample:digits"}).with_absolute_paths().data == "sample:digits"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("{", "not valid JSON"), ("[1]", "one JSON object"), (None, "no such file")]
+)
+def test_a_bad_config_file_is_told(tmp_path: Path, text: str | None, words: str) -> None:
+    path = tmp_path / "config.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        read_config_file(path)

@@ -1,0 +1,213 @@
+"""From what a person names to a verified collection, or to one sentence that says what is wrong."""
+
+import unicodedata
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pictures import make_folder, picture
+
+from tl_core.errors import DataError
+from tl_core.images.collection import Collection
+from tl_core.images.intake import open_collection
+from tl_core.settings import Settings
+
+
+def zipped(folder: Path, archive: Path, wrapping: str = "") -> Path:
+    with zipfile.ZipFile(archive, "w") as opened:
+        for path in sorted(folder.rglob("*")):
+            opened.write(path, wrapping + path.relative_to(folder).as_posix())
+    return archive
+
+
+def shape(collection: Collection) -> dict[str, int]:
+    return {name: sum(picture.label == name for picture in collection.pictures) for name in collection.classes}
+
+
+@pytest.mark.parametrize("form", ["folder", "zip", "wrapped zip", "zip by another name", "table"])
+def test_every_form_gives_the_same_collection(tmp_path: Path, settings: Settings, form: str) -> None:
+    root = make_folder(tmp_path / "d", {"2": 3, "10": 2})
+    match form:
+        case "zip":
+            root = zipped(root, tmp_path / "d.ZIP")
+        case "wrapped zip":
+            root = zipped(root, tmp_path / "d.zip", "photos/of me/")
+        case "zip by another name":
+            root = zipped(root, tmp_path / "upload")
+        case "table":
+            rows = [f"{path.relative_to(root).as_posix()},{path.parent.name}" for path in sorted(root.glob("*/*"))]
+            root = root / "list.csv"
+            root.write_text("\n".join(["file,label", *rows]))
+    collection = open_collection(str(root), settings)
+    assert collection.source == str(root)
+    assert list(shape(collection).items()) == [("2", 3), ("10", 2)]
+    assert collection.skipped == []
+    assert collection.given_splits == ()
+
+
+@pytest.mark.parametrize("name", ["digits", "shapes"])
+def test_samples_open_without_a_word(settings: Settings, name: str) -> None:
+    collection = open_collection(f"sample:{name}", settings)
+    assert (collection.source, collection.skipped, collection.notes) == (f"sample:{name}", [], [])
+    assert len(collection.pictures) == {"digits": 1797, "shapes": 360}[name]
+
+
+def test_given_splits_are_kept(tmp_path: Path, settings: Settings) -> None:
+    for split in ("train", "val"):
+        make_folder(tmp_path / "d" / split, {"cat": 2, "dog": 2})
+    collection = open_collection(str(tmp_path / "d"), settings)
+    assert collection.given_splits == ("train", "validation")
+
+
+def test_a_lone_split_divides_nothing(tmp_path: Path, settings: Settings) -> None:
+    make_folder(tmp_path / "d" / "train", {"cat": 2, "dog": 2})
+    picture(0.5, 1).save(tmp_path / "d" / "train" / "stray.png")
+    (tmp_path / "d" / "test").mkdir()
+    collection = open_collection(str(tmp_path / "d"), settings)
+    assert collection.given_splits == ()
+    assert [skipped.name for skipped in collection.skipped] == ["train/stray.png"]
+
+
+def test_a_class_that_only_the_test_part_has_is_left_out(tmp_path: Path, settings: Settings) -> None:
+    make_folder(tmp_path / "d" / "train", {"cat": 2, "dog": 2})
+    make_folder(tmp_path / "d" / "test", {"cat": 1, "dog": 1, "fish": 1})
+    collection = open_collection(str(tmp_path / "d"), settings)
+    assert collection.classes == ["cat", "dog"]
+    assert [(s.name, s.reason) for s in collection.skipped] == [
+        ("test/fish/000.png", "its class 'fish' has no image in the train part")
+    ]
+
+
+def test_broken_files_among_good_ones_are_listed_and_left_out(tmp_path: Path, settings: Settings) -> None:
+    root = make_folder(tmp_path / "d", {"cat": 4, "dog": 4})
+    (root / "cat/000.png").write_bytes(b"")
+    (root / "cat/notes.txt").write_text("x")
+    collection = open_collection(str(root), settings)
+    assert shape(collection) == {"cat": 3, "dog": 4}
+    assert {s.name: s.reason for s in collection.skipped} == {
+        "cat/notes.txt": "not an image",
+        "cat/000.png": "empty file",
+    }
+
+
+def test_only_broken_images_are_an_error_with_reasons(tmp_path: Path, settings: Settings) -> None:
+    root = make_folder(tmp_path / "d", {"cat": 8, "dog": 8})
+    for path in root.glob("*/*"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"none of the 16 images of .* can be read") as caught:
+        open_collection(str(root), settings)
+    assert caught.value.details[0] == "cat/000.png: empty file"
+    assert len(caught.value.details) == 10
+
+
+def test_one_class_left_after_broken_files_is_an_error(tmp_path: Path, settings: Settings) -> None:
+    root = make_folder(tmp_path / "d", {"cat": 2, "dog": 1})
+    (root / "dog/000.png").write_bytes(b"")
+    with pytest.raises(DataError, match="only one class with images that can be read, 'cat'") as caught:
+        open_collection(str(root), settings)
+    assert caught.value.details == ("dog/000.png: empty file",)
+
+
+def test_gigapixel_images_are_left_out_undecoded(tmp_path: Path, settings: Settings) -> None:
+    root = make_folder(tmp_path / "d", {"cat": 2, "dog": 2})
+    picture(0.1, 1, (300, 300)).save(root / "cat/big.png")
+    collection = open_collection(str(root), replace(settings, max_pixels=50_000))
+    assert [s.reason for s in collection.skipped] == [
+        "too large: 300 × 300 pixels; at most 50,000 are read (TL_MAX_PIXELS)"
+    ]
+
+
+def test_two_spellings_of_one_name_are_one_class(tmp_path: Path, settings: Settings) -> None:
+    composed, decomposed = unicodedata.normalize("NFC", "Käfer"), unicodedata.normalize("NFD", "Käfer")
+    root = make_folder(tmp_path / "d", {composed: 1, decomposed: 2, "dog": 1})
+    collection = open_collection(str(root), settings)
+    assert shape(collection) == {decomposed: 3, "dog": 1}
+    assert len(collection.notes) == 1
+    assert "written in 2 ways" in collection.notes[0]
+
+
+def test_a_decomposed_name_alone_stays_as_it_is(tmp_path: Path, settings: Settings) -> None:
+    name = unicodedata.normalize("NFD", "Käfer")
+    assert open_collection(str(make_folder(tmp_path / "d", {name: 1, "dog": 1})), settings).classes[1] == name
+
+
+def test_a_table_beside_class_folders_is_not_used(tmp_path: Path, settings: Settings) -> None:
+    make_folder(tmp_path / "d" / "photos", {"cat": 1, "dog": 1})
+    (tmp_path / "d" / "weather.csv").write_text("day,rain\n1,2\n")
+    collection = open_collection(str(tmp_path / "d"), settings)
+    assert shape(collection) == {"cat": 1, "dog": 1}
+    assert [(s.name, s.reason) for s in collection.skipped] == [
+        ("weather.csv", "a table; the class folders were used instead")
+    ]
+
+
+def test_a_table_in_a_zip_cannot_reach_outside(tmp_path: Path, settings: Settings) -> None:
+    root = make_folder(tmp_path / "d", {"all": 2})
+    picture(0.9, 5).save(tmp_path / "secret.png")
+    rows = ["file,label", "all/000.png,cat", "all/001.jpg,dog", f"{tmp_path / 'secret.png'},dog"]
+    (root / "labels.csv").write_text("\n".join(rows))
+    collection = open_collection(str(zipped(root, tmp_path / "d.zip")), settings)
+    assert shape(collection) == {"cat": 1, "dog": 1}
+    assert len(collection.skipped) == 1
+
+
+def test_columns_are_passed_on_and_refused_where_there_is_no_table(tmp_path: Path, settings: Settings) -> None:
+    root = make_folder(tmp_path / "d", {"x": 1, "y": 1})
+    (root / "t.csv").write_text("image,label,size\nx/000.png,a,big\ny/000.png,a,small\n")
+    assert open_collection(str(root / "t.csv"), settings, label_column="size").classes == ["big", "small"]
+    with pytest.raises(DataError, match="holds class folders; columns can only be named for a table"):
+        open_collection(str(root), settings, label_column="size")
+
+
+def test_a_table_with_one_class_is_refused_before_anything_is_decoded(tmp_path: Path, settings: Settings) -> None:
+    root = make_folder(tmp_path / "d", {"x": 2})
+    (root / "t.csv").write_text("image,label\nx/000.png,a\nx/001.jpg,a\n")
+    with pytest.raises(DataError, match="holds only one class, 'a'"):
+        open_collection(str(root), settings)
+    assert not settings.home.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("flowrs", r"there is no .*flowrs; did you mean '.*flowers'\?"),
+        ("nothing like it", r"there is no .*nothing like it; give a folder, a zip archive, a table or sample:digits"),
+        ("x" * 5000, "there is no x"),
+        ("", "no data was named"),
+        ("~nobody-of-this-name/photos", "there is no ~nobody"),
+        ("one.png", "is one image; give the folder"),
+        ("model.tar.gz", "is neither a folder, a zip archive nor a table"),
+        ("fake.zip", "is not a zip archive that can be read"),
+        ("sample:digts", r"there is no sample 'digts'; did you mean sample:digits\?"),
+    ],
+)
+def test_what_is_not_data_is_explained(tmp_path: Path, settings: Settings, name: str, message: str) -> None:
+    (tmp_path / "flowers").mkdir()
+    picture(0.1, 1).save(tmp_path / "one.png")
+    (tmp_path / "model.tar.gz").write_bytes(b"\x1f\x8b")
+    (tmp_path / "fake.zip").write_bytes(b"no")
+    given = name if not name or name.startswith(("sample:", "xx", "~")) else str(tmp_path / name)
+    with pytest.raises(DataError, match=message):
+        open_collection(given, settings)
+    assert not settings.home.exists()
+
+
+def test_progress_is_reported(tmp_path: Path, settings: Settings) -> None:
+    calls: list[tuple[int, int]] = []
+    root = make_folder(tmp_path / "d", {"cat": 2, "dog": 2})
+    open_collection(str(root), settings, progress=lambda done, total: calls.append((done, total)))
+    assert calls[-1] == (4, 4)
+
+
+def test_a_thousand_classes_of_five(tmp_path: Path, settings: Settings) -> None:
+    root = tmp_path / "d"
+    for number in range(1000):
+        (root / str(number)).mkdir(parents=True)
+    content = picture(0.1, 1, (8, 8))
+    content.save(tmp_path / "one.png")
+    for number in range(5000):
+        (root / str(number // 5) / f"{number}.png").write_bytes((tmp_path / "one.png").read_bytes())
+    collection = open_collection(str(root), settings)
+    assert (len(collection.classes), len(collection.pictures)) == (1000, 5000)
+    assert collection.classes[:3] == ["0", "1", "2"]

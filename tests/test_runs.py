@@ -1,0 +1,150 @@
+"""The run folder: creation, state, finding, exclusive work."""
+
+import dataclasses
+import itertools
+import json
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tl_core.config import TrainConfig
+from tl_core.errors import JobError
+from tl_core.runs import Recorder, Run, create_run, derive_state, find_run, list_runs, read_json, write_json
+from tl_core.settings import Settings
+
+CONFIG = TrainConfig.parse({"data": "sample:digits", "name": "My run"})
+
+
+def test_a_new_run_holds_exactly_its_configuration_and_owner(settings: Settings) -> None:
+    run = create_run(CONFIG, settings)
+    assert sorted(file.name for file in run.dir.iterdir()) == ["config.json", "owner.json"]
+    assert run.config() == CONFIG
+    assert run.id.endswith("-my-run")
+    assert run.view().state == "queued"
+
+
+def test_two_runs_of_one_second_have_two_folders(settings: Settings) -> None:
+    assert len({create_run(CONFIG, settings).id for _ in range(3)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("stored", "started", "alive", "stop", "state"),
+    [
+        (None, False, False, False, "queued"),
+        (None, True, True, False, "starting"),
+        (None, True, False, False, "lost"),
+        ("running", True, True, False, "running"),
+        ("running", True, True, True, "stopping"),
+        ("running", True, False, False, "lost"),
+        ("running", True, False, True, "lost"),
+    ],
+)
+def test_states_are_derived(stored: str | None, started: bool, alive: bool, stop: bool, state: str) -> None:
+    assert derive_state(stored, started, alive, stop) == state  # type: ignore[arg-type]
+
+
+def test_an_end_is_an_end_whatever_the_process_does() -> None:
+    for stored, alive, stop in itertools.product(("succeeded", "stopped", "failed"), (True, False), (True, False)):
+        assert derive_state(stored, True, alive, stop) == stored  # type: ignore[arg-type]
+
+
+def test_a_recorder_tells_a_run_from_start_to_end(settings: Settings) -> None:
+    run = create_run(CONFIG, settings)
+    run.request_stop()
+    recorder = Recorder(run)
+    recorder.start()
+    assert not run.stop_requested()
+    recorder.stage("training", 10)
+    recorder.progress(10, 10)
+    view = run.view()
+    assert (view.state, view.stage, view.step, view.total) == ("running", "training", 10, 10)
+    run.request_stop()
+    assert run.view().state == "stopping"
+    recorder.finish("failed", error={"message": "no room", "details": ["a", "b"]})
+    view = run.view()
+    assert (view.state, view.message, view.details) == ("failed", "no room", ("a", "b"))
+    events = [json.loads(line) for line in (run.dir / "events.jsonl").read_text().splitlines()]
+    assert [event["kind"] for event in events] == ["start", "stage", "end"]
+
+
+def test_seconds_of_a_stage_add_up_over_processes_and_skip_the_time_between(settings: Settings) -> None:
+    run = create_run(CONFIG, settings)
+    lines = [
+        {"time": 0, "kind": "start"},
+        {"time": 1, "kind": "stage", "name": "training"},
+        {"time": 4, "kind": "training"},
+        {"time": 100, "kind": "start"},
+        {"time": 110, "kind": "stage", "name": "training"},
+        {"time": 115, "kind": "training"},
+        {"time": 117, "kind": "stage", "name": "testing"},
+        {"time": 130, "kind": "end"},
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (run.dir / "events.jsonl").write_text(text + '{"time": 131, "ki')
+    assert run.seconds_in("training") == 3 + 7
+
+
+def test_a_run_whose_process_is_gone_is_lost(settings: Settings) -> None:
+    run = create_run(CONFIG, settings)
+    Recorder(run).start()
+    process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(0,))
+    process.start()
+    process.join()
+    write_json(run.dir / "process.json", {"pid": process.pid, "started": time.time()})
+    assert run.view().state == "lost"
+
+
+def test_a_process_id_used_again_by_another_process_is_not_ours(settings: Settings) -> None:
+    run = create_run(CONFIG, settings)
+    Recorder(run).start()
+    started = psutil.Process().create_time()
+    write_json(run.dir / "process.json", {"pid": os.getpid(), "started": started - 60})
+    assert not run.is_alive()
+
+
+def test_only_one_process_works_on_a_run(settings: Settings) -> None:
+    run = create_run(CONFIG, settings)
+    with run.hold(), pytest.raises(JobError, match="already being worked on"), Run(run.dir).hold():
+        pass
+    with run.hold():
+        pass
+
+
+def test_runs_are_found_by_id_prefix_folder_and_last(settings: Settings) -> None:
+    first = create_run(CONFIG, settings)
+    second = create_run(CONFIG, settings)
+    assert find_run(first.id, settings) == first
+    assert find_run(second.id, settings) == second
+    assert find_run(str(first.dir), settings) == first
+    assert find_run("last", settings) == list_runs(settings)[-1]
+    with pytest.raises(JobError, match="could mean 2 runs"):
+        find_run(first.id[:8], settings)
+    with pytest.raises(JobError, match="there is no run 'x'"):
+        find_run("x", settings)
+
+
+def test_no_run_at_all_says_how_to_start_one(settings: Settings) -> None:
+    with pytest.raises(JobError, match="start one with `train`"):
+        find_run("last", settings)
+
+
+def test_a_home_that_cannot_be_written_is_a_sentence(tmp_path: Path, settings: Settings) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JobError, match=r"cannot write to .*TL_HOME"):
+        create_run(CONFIG, dataclasses.replace(settings, home=tmp_path / "file"))
+
+
+def test_a_full_disk_is_told_before_a_run_begins(settings: Settings) -> None:
+    with pytest.raises(JobError, match="free space"):
+        create_run(CONFIG, dataclasses.replace(settings, min_free_bytes=10**18))
+    assert list_runs(settings) == []
+
+
+def test_a_broken_json_file_reads_as_none(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"a": ')
+    assert read_json(tmp_path / "a.json") is None
+    assert read_json(tmp_path / "missing.json") is None

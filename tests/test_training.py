@@ -1,0 +1,354 @@
+"""The recipe end to end, with a real Trainer on tiny models: what a run leaves behind, and that it is right."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from models import save_resnet, save_vit
+from pictures import make_folder
+from safetensors.torch import load_file
+from transformers import AutoModelForImageClassification, pipeline
+
+from tl_core.cli import main
+from tl_core.config import TrainConfig
+from tl_core.jobs import start_worker, stop_run
+from tl_core.ml.backbone import load_backbone
+from tl_core.ml.finetuning import newest_whole_checkpoint
+from tl_core.ml.worker import work
+from tl_core.runs import Run, create_run, find_run
+from tl_core.settings import Settings
+
+FILES_OF_A_RUN = {
+    "config.json",
+    "owner.json",
+    "process.json",
+    "status.json",
+    "events.jsonl",
+    "log.txt",
+    "lock",
+    "model",
+    "report.json",
+}
+FILES_OF_A_MODEL = {"config.json", "model.safetensors", "preprocessor_config.json", "README.md", "training_config.json"}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """240 learnable pictures of three classes."""
+    make_folder(tmp_path / "photos", {"日本語": 80, "train station": 80, "None": 80})
+    return tmp_path / "photos"
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> dict:
+    assert main([*map(str, arguments), "--json"]) == code
+    (line,) = capsys.readouterr().out.splitlines()
+    return json.loads(line)
+
+
+def train(settings: Settings, **values: object) -> tuple[Run, dict]:
+    run = create_run(TrainConfig.parse(values), settings)
+    report = work(run, settings, echo=None)
+    assert report is not None
+    return run, report
+
+
+def test_a_frozen_run_leaves_exactly_these_files(photos: Path, tmp_path: Path, settings: Settings) -> None:
+    run, report = train(settings, data=str(photos), model=str(save_resnet(tmp_path / "m").path))
+    assert {file.name for file in run.dir.iterdir()} == FILES_OF_A_RUN
+    assert {file.name for file in run.model_dir.iterdir()} == FILES_OF_A_MODEL
+    view = run.view()
+    assert view.state == "succeeded"
+    assert view.metrics is not None and view.metrics["accuracy"] == report["metrics"]["accuracy"]
+    assert run.report() == json.loads(json.dumps(report))
+
+
+def test_a_worker_writes_the_same_files_as_the_foreground(photos: Path, tmp_path: Path, settings: Settings) -> None:
+    config = TrainConfig.parse({"data": str(photos), "model": str(save_resnet(tmp_path / "m").path)})
+    run = create_run(config, settings)
+    assert start_worker(run).wait(timeout=120) == 0, run.log_path.read_text()
+    assert {file.name for file in run.dir.iterdir()} == FILES_OF_A_RUN
+    assert run.view().state == "succeeded"
+    assert "computing features" in run.log_path.read_text()
+
+
+@pytest.mark.parametrize("save", [save_resnet, save_vit])
+def test_frozen_parts_do_not_move_and_the_head_does(photos: Path, tmp_path: Path, settings: Settings, save) -> None:
+    """Batch-norm statistics included: the backbone stays in eval mode."""
+    source = save(tmp_path / "m")
+    run, _ = train(settings, data=str(photos), model=str(source.path))
+    before, after = load_file(source.path / "model.safetensors"), load_file(run.model_dir / "model.safetensors")
+    moved = {name for name in after if not torch.equal(before[name], after[name])}
+    assert moved
+    assert all(name.startswith("classifier") for name in moved)
+    assert any("running_mean" in name for name in after) == (save is save_resnet)
+
+
+@pytest.mark.parametrize("solver", ["exact", "trainer"])
+def test_the_model_learns_and_answers_in_plain_transformers(
+    photos: Path, tmp_path: Path, settings: Settings, capsys: pytest.CaptureFixture[str], solver: str
+) -> None:
+    source = save_resnet(tmp_path / "m")
+    run, report = train(settings, data=str(photos), model=str(source.path), head_solver=solver)
+    metrics = report["metrics"]
+    assert metrics["accuracy"] > 0.8
+    assert metrics["accuracy_ci"][0] <= metrics["accuracy"] <= metrics["accuracy_ci"][1]
+    assert report["parity"]["passed"] and report["parity"]["images"] >= 30
+    file = next(photos.rglob("*.*"))
+    theirs = pipeline("image-classification", model=str(run.model_dir))(str(file), top_k=3)
+    ours = answer(capsys, "predict", run.id, file, "--top", 0)["predictions"][0]["labels"]
+    assert {entry["label"] for entry in theirs} == {"日本語", "train station", "None"}
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine["label"] == other["label"]
+        assert abs(mine["score"] - other["score"]) <= 1e-5
+
+
+def test_the_second_run_needs_no_pass_of_the_backbone(
+    photos: Path, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = save_resnet(tmp_path / "m")
+    first, report = train(settings, data=str(photos), model=str(source.path))
+    monkeypatch.setattr("tl_core.ml.frozen.encode_batch", lambda *_: pytest.fail("the backbone ran again"))
+    second, again = train(settings, data=str(photos), model=str(source.path))
+    assert again["metrics"] == report["metrics"]
+    weights = [load_file(run.model_dir / "model.safetensors") for run in (first, second)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_few_images_are_judged_by_folds(tmp_path: Path, settings: Settings) -> None:
+    make_folder(tmp_path / "few", {"a": 20, "b": 20, "c": 20})
+    _, report = train(settings, data=str(tmp_path / "few"), model=str(save_resnet(tmp_path / "m").path))
+    assert report["metrics"]["method"] == "k-fold"
+    assert report["metrics"]["images"] == 60
+    assert "all 60 images" in report["refit"]
+
+
+def test_a_class_with_one_image_is_explained_and_kept(tmp_path: Path, settings: Settings) -> None:
+    make_folder(tmp_path / "odd", {"a": 30, "b": 30, "lonely": 1})
+    run, report = train(settings, data=str(tmp_path / "odd"), model=str(save_resnet(tmp_path / "m").path))
+    config = AutoModelForImageClassification.from_pretrained(run.model_dir).config
+    assert sorted(config.id2label.values()) == ["a", "b", "lonely"]
+    assert any("lonely" in warning for warning in report["data"]["warnings"])
+
+
+def test_given_splits_are_respected_and_named(tmp_path: Path, settings: Settings) -> None:
+    for split, count in {"train": 80, "val": 20}.items():
+        make_folder(tmp_path / "given" / split, {"a": count, "b": count}, seed=count)
+    _, report = train(settings, data=str(tmp_path / "given"), model=str(save_resnet(tmp_path / "m").path))
+    assert report["metrics"]["split"] == "validation"
+    assert report["metrics"]["images"] == 40
+
+
+def test_class_weights_are_used(tmp_path: Path, settings: Settings) -> None:
+    make_folder(tmp_path / "skewed", {"common": 250, "rare": 25})
+    source = save_vit(tmp_path / "m")
+    values = {"data": str(tmp_path / "skewed"), "model": str(source.path)}
+    plain, _ = train(settings, **values)
+    balanced, _ = train(settings, **values, class_weights="balanced")
+    biases = [load_file(run.model_dir / "model.safetensors")["classifier.bias"] for run in (plain, balanced)]
+    assert biases[1][1] - biases[1][0] > biases[0][1] - biases[0][0]
+
+
+def test_scratch_learns_from_random_weights(photos: Path, tmp_path: Path, settings: Settings) -> None:
+    source = save_resnet(tmp_path / "m")
+    (source.path / "model.safetensors").unlink()
+    run, report = train(settings, data=str(photos), model=str(source.path), strategy="scratch", max_steps=60)
+    assert report["metrics"]["accuracy"] > 0.6
+    assert report["training"]["steps_done"] == 60
+    assert {file.name for file in run.dir.iterdir()} == FILES_OF_A_RUN | {"checkpoints"}
+    kinds = {json.loads(line)["kind"] for line in (run.dir / "events.jsonl").read_text().splitlines()}
+    assert {"training", "validation", "stage", "note", "end"} <= kinds
+
+
+def scratch_config(photos: Path, model: Path, **values: object) -> TrainConfig:
+    return TrainConfig.parse(
+        {
+            "data": str(photos),
+            "model": str(model),
+            "strategy": "scratch",
+            "precision": "fp32",
+            "batch_size": 16,
+            "max_steps": 40,
+            "checkpoint_minutes": 0.0001,
+            **values,
+        }
+    )
+
+
+def test_a_stopped_run_resumes_to_the_same_weights(photos: Path, tmp_path: Path, settings: Settings) -> None:
+    model = save_resnet(tmp_path / "m").path
+    whole = create_run(scratch_config(photos, model), settings)
+    work(whole, settings, echo=None)
+
+    halved = create_run(scratch_config(photos, model), settings)
+    stopped_at = stop_after_step(halved, 13, settings)
+    assert halved.view().state == "stopped"
+    assert stopped_at < 40
+    work(halved, settings, echo=None)
+    assert halved.view().state == "succeeded"
+    assert_same_weights(whole, halved)
+
+
+def stop_after_step(run: Run, step: int, settings: Settings) -> int:
+    """Work on a run and ask it to stop as soon as it has passed `step`; gives the step it ended at."""
+    asked = []
+
+    def watch(stage: str, done: int, total: int) -> None:
+        if stage == "training" and done >= step and not asked:
+            asked.append(done)
+            run.request_stop()
+
+    report = work(run, settings, echo=None, ticker=watch)
+    assert report is not None and report["stopped"]
+    return report["training"]["steps_done"]
+
+
+def assert_same_weights(one: Run, other: Run) -> None:
+    weights = [load_file(run.model_dir / "model.safetensors") for run in (one, other)]
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name
+
+
+def test_a_stopped_run_keeps_a_model_that_works(photos: Path, tmp_path: Path, settings: Settings) -> None:
+    run = create_run(scratch_config(photos, save_resnet(tmp_path / "m").path), settings)
+    stop_after_step(run, 5, settings)
+    assert load_backbone(find_model(run), ["a", "b"]).parameters > 0
+    assert run.view().metrics is not None
+
+
+def find_model(run: Run):
+    from tl_core.sources import ModelSource
+
+    return ModelSource(run.id, run.model_dir, "run")
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_lost_and_resumes_to_the_same_weights(
+    photos: Path, tmp_path: Path, settings: Settings
+) -> None:
+    model = save_resnet(tmp_path / "m").path
+    whole = create_run(scratch_config(photos, model, max_steps=200), settings)
+    work(whole, settings, echo=None)
+    killed = create_run(scratch_config(photos, model, max_steps=200), settings)
+    worker = start_worker(killed)
+    wait_until(lambda: killed.view().stage == "training" and killed.view().step >= 20, worker)
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.wait()
+    assert killed.view().state == "lost"
+    work(killed, settings, echo=None)
+    assert killed.view().state == "succeeded"
+    assert "continuing from step" in killed.log_path.read_text()
+    assert_same_weights(whole, killed)
+
+
+@pytest.mark.slow
+def test_stop_ends_a_worker_after_its_step(photos: Path, tmp_path: Path, settings: Settings) -> None:
+    config = scratch_config(photos, save_resnet(tmp_path / "m").path, max_steps=100_000, checkpoint_minutes=5)
+    run = create_run(config, settings)
+    worker = start_worker(run)
+    wait_until(lambda: run.view().step >= 3, worker)
+    assert stop_run(run, wait_seconds=120) == "stopped"
+    assert worker.wait(timeout=60) == 0
+    assert newest_whole_checkpoint(run.checkpoints_dir) is not None
+
+
+def wait_until(condition, worker: subprocess.Popen, deadline: float = 180) -> None:
+    end = time.monotonic() + deadline
+    while not condition():
+        assert worker.poll() is None, "the worker ended early"
+        assert time.monotonic() < end, "the worker took too long"
+        time.sleep(0.02)
+
+
+def test_a_checkpoint_cut_off_by_a_kill_falls_back_to_the_one_before(
+    photos: Path, tmp_path: Path, settings: Settings
+) -> None:
+    run = create_run(scratch_config(photos, save_resnet(tmp_path / "m").path), settings)
+    stop_after_step(run, 13, settings)
+    newest = newest_whole_checkpoint(run.checkpoints_dir)
+    assert newest is not None
+    weights = newest / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    older = newest_whole_checkpoint(run.checkpoints_dir)
+    assert older is not None and older != newest
+    report = work(run, settings, echo=None)
+    assert report is not None and report["training"]["steps_done"] == 40
+
+
+def test_a_time_limit_ends_training_and_keeps_the_model(photos: Path, tmp_path: Path, settings: Settings) -> None:
+    config = scratch_config(photos, save_resnet(tmp_path / "m").path, max_steps=100_000, minutes=0.02)
+    report = work(create_run(config, settings), settings, echo=None)
+    assert report is not None
+    assert 0 < report["training"]["steps_done"] < 100_000
+    assert not report["stopped"]
+
+
+def test_a_failure_is_told_in_the_status_and_the_log(photos: Path, tmp_path: Path, settings: Settings) -> None:
+    source = save_resnet(tmp_path / "m")
+    run = create_run(TrainConfig.parse({"data": str(photos), "model": str(source.path)}), settings)
+    weights = source.path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+    assert start_worker(run).wait(timeout=120) == 2
+    view = run.view()
+    assert view.state == "failed"
+    assert "cannot be loaded" in view.message
+    assert "Traceback" not in run.log_path.read_text()
+
+
+def test_the_command_line_tells_the_whole_story(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save_resnet(tmp_path / "m").path
+    value = answer(capsys, "train", "--data", photos, "--model", model, "--name", "first", "--seed", 1)
+    assert {"run_id", "run_dir", "model_dir", "strategy", "metrics", "seconds", "precision"} <= set(value)
+    assert {"split", "images", "accuracy", "accuracy_ci", "macro_f1"} <= set(value["metrics"])
+    assert set(value["seconds"]) == {"total", "features", "training", "evaluation"}
+
+    (run,) = answer(capsys, "runs")["runs"]
+    assert {"run_id", "state", "step", "total", "metrics"} <= set(run)
+    assert run["run_id"] == value["run_id"] and run["state"] == "succeeded"
+
+    figures = answer(capsys, "evaluate", "last", photos)
+    assert figures["metrics"]["split"] == "test"
+    assert figures["metrics"]["accuracy"] == pytest.approx(value["metrics"]["accuracy"])
+    assert np.sum(figures["confusion_matrix"]) == figures["metrics"]["images"] == value["metrics"]["images"]
+    assert [row["label"] for row in figures["per_class"]] == figures["labels"]
+
+    config = Path(value["run_dir"]) / "config.json"
+    again = answer(capsys, "train", "--config", config)
+    assert again["metrics"] == value["metrics"]
+
+
+def test_the_final_words_say_accuracy_interval_time_place_and_what_next(
+    photos: Path, tmp_path: Path, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--data", str(photos), "--model", str(save_resnet(tmp_path / "m").path)]) == 0
+    out = capsys.readouterr().out
+    run = find_run("last", settings)
+    assert "% of " in out and "95 % interval" in out and " s in all" in out
+    assert str(run.model_dir) in out
+    assert f"predict {run.id} IMAGE" in out
+
+
+def test_an_interrupt_stops_after_the_step_and_exits_130(photos: Path, tmp_path: Path, settings: Settings) -> None:
+    model = save_resnet(tmp_path / "m").path
+    command = [sys.executable, "-m", "tl_core", "train", "--data", str(photos), "--model", str(model)]
+    command += ["--strategy", "scratch", "--max-steps", "100000"]
+    process = subprocess.Popen(
+        command, cwd=Path(__file__).parent.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+    def stepping() -> bool:
+        runs = settings.runs_dir
+        return runs.is_dir() and any(runs.iterdir()) and find_run("last", settings).view().step >= 3
+
+    wait_until(stepping, process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=120) == 130
+    assert find_run("last", settings).view().state == "stopped"

@@ -1,0 +1,205 @@
+"""One file becomes one upright RGB picture, or a short reason why it cannot.
+
+Every pixel is decoded, so that a truncated file is noticed; sizes are judged from the header, before decoding.
+Must not know: labels, folders, models.
+"""
+
+import contextlib
+import logging
+import re
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError, features
+
+from tl_core.errors import DataError
+
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = 1
+# How to turn a picture that EXIF says was taken with the camera held otherwise (EXIF 2.32, tag 0x0112).
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# Pillow warns above this many pixels (its MAX_IMAGE_PIXELS); only then can decoding itself warn.
+_PILLOW_WARNS_ABOVE = 89_478_485
+_SNIFFED_BYTES = 1024
+
+# Warning filters and Pillow's pixel limit belong to the whole process: one thread at a time may bend them.
+_pillow_is_ours = threading.RLock()
+_NO_LOG = logging.NullHandler()
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """`image` is upright RGB; `mode` is Pillow's name for how the file stores colours.
+
+    `special` says why `PIL.Image.open`, `exif_transpose`, `convert("RGB")` would give other pixels ("" if they give the
+    same): "16-bit", "32-bit", "transparent", "unreadable EXIF".
+    """
+
+    image: Image.Image
+    mode: str
+    special: str
+
+
+def open_upright(source: Path | BinaryIO, max_pixels: int) -> Image.Image:
+    """The first frame as an upright 8-bit RGB picture, transparent parts on white, 16 bits scaled to 8.
+
+    Raises DataError with a short reason that starts with what the file is or lacks.
+    """
+    return decode(source, max_pixels).image
+
+
+def decode(source: Path | BinaryIO, max_pixels: int) -> Decoded:
+    """As `open_upright`, with the mode found and whether a plain reading would differ."""
+    if isinstance(source, Path):
+        try:
+            with source.open("rb") as stream:
+                return decode(stream, max_pixels)
+        except OSError as error:
+            raise DataError(f"cannot be opened: {error.strerror or error}") from error
+    try:
+        with _pillow_kept_quiet(max_pixels):
+            image = Image.open(source)
+    except UnidentifiedImageError as error:
+        raise DataError(_what_it_is_instead(source)) from error
+    except Image.DecompressionBombError as error:
+        count = re.search(r"\d+", str(error))
+        raise _too_large(f"{int(count[0]):,}" if count else "too many", max_pixels) from error
+    # Pillow's readers raise whatever their parsing met, here and below: SyntaxError, struct.error, KeyError …
+    except Exception as error:
+        raise DataError(f"damaged: {_first_words(error)}") from error
+    with image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise _too_large(f"{width} × {height}", max_pixels)
+        try:
+            large = width * height > _PILLOW_WARNS_ABOVE
+            with _pillow_kept_quiet(max_pixels) if large else contextlib.nullcontext():
+                image.load()
+            with _pillow_kept_quiet(max_pixels):
+                turn, complaint = _turn(image)
+            rgb, special = _to_rgb(image)
+        except Exception as error:
+            raise DataError(f"truncated or damaged: {_first_words(error)}") from error
+        return Decoded(rgb.transpose(turn) if turn is not None else rgb, image.mode, special or complaint)
+
+
+@contextlib.contextmanager
+def _pillow_kept_quiet(max_pixels: int) -> Iterator[None]:
+    """Our own pixel limit instead of Pillow's, and no warnings or log lines about oddities in headers."""
+    logging.getLogger("PIL").addHandler(_NO_LOG)  # without any handler, its errors would be printed
+    with _pillow_is_ours, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = max_pixels
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _turn(image: Image.Image) -> tuple[Image.Transpose | None, str]:
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG, _UPRIGHT)
+    except Exception:  # a broken EXIF block costs the orientation, not the picture; a plain reading fails on it
+        return None, "unreadable EXIF"
+    return _TURNS.get(orientation), ""
+
+
+def _to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
+    if image.mode in {"I", "F"} or image.mode.startswith("I;16"):
+        return _from_wide_grey(image)
+    if image.has_transparency_data:
+        rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        least_alpha = rgba.getchannel("A").getextrema()[0]
+        if least_alpha == 255:
+            return rgba.convert("RGB"), ""
+        white = Image.new("RGBA", rgba.size, "white")
+        white.alpha_composite(rgba)
+        return white.convert("RGB"), "transparent"
+    return image if image.mode == "RGB" else image.convert("RGB"), ""
+
+
+def _from_wide_grey(image: Image.Image) -> tuple[Image.Image, str]:
+    """Grey of more than 8 bits, scaled to 8 by the range its format means.
+
+    16-bit files use 0–65535. Files of 32-bit integers or floats do not say: 0–1 (floats), 0–255 and 0–65535 are taken
+    for what they look like, anything else is stretched from its least to its greatest value.
+    """
+    values = np.nan_to_num(np.asarray(image).astype(np.float32), posinf=0.0, neginf=0.0)
+    low, high = float(values.min()), float(values.max())
+    if image.mode.startswith("I;16"):
+        values, special = values / 257.0, "16-bit"
+    else:
+        special = "32-bit"
+        if low < 0 or high > 65535:
+            values = (values - low) * (255.0 / ((high - low) or 1.0))
+        elif image.mode == "F" and high <= 1:
+            values = values * 255.0
+        elif high > 255:
+            values = values / 257.0
+    grey = Image.fromarray(np.round(values).astype(np.uint8))
+    plain = image.convert("RGB").getchannel("R")
+    return grey.convert("RGB"), special if np.asarray(plain).tobytes() != np.asarray(grey).tobytes() else ""
+
+
+def _too_large(found: str, max_pixels: int) -> DataError:
+    return DataError(f"too large: {found} pixels; at most {max_pixels:,} are read (TL_MAX_PIXELS)")
+
+
+def _first_words(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 120 else text[:119] + "…"
+
+
+def _what_it_is_instead(stream: BinaryIO) -> str:
+    """Why Pillow did not recognise a file, from its first bytes."""
+    stream.seek(0)
+    start = stream.read(_SNIFFED_BYTES)
+    if not start:
+        return "empty file"
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")):
+        return "damaged: it begins like an image, but its header cannot be read"
+    for name, found in {
+        "a PDF document": start.startswith(b"%PDF"),
+        "a zip archive": start.startswith(b"PK\x03\x04"),
+        "an SVG drawing; save it as PNG": b"<svg" in text,
+        "an HTML page": text.startswith((b"<!doctype html", b"<html", b"<head")),
+        "a HEIC photo; save it as JPEG": start[4:12] in {b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"},
+        "an AVIF picture, which this Pillow cannot read; save it as JPEG": start[4:12] == b"ftypavif",
+        "a video": start[4:8] == b"ftyp" or start.startswith(b"\x1aE\xdf\xa3") or start[8:12] == b"AVI ",
+        "nothing but zero bytes": not start.strip(b"\0"),
+        "text": _is_text(start),
+    }.items():
+        if found:
+            return f"not an image: it is {name}"
+    return "not an image, or of a kind that Pillow cannot read"
+
+
+def _is_text(start: bytes) -> bool:
+    try:
+        text = start.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < len(start) - 4:  # else only the last character was cut in two
+            return False
+        text = start[: error.start].decode("utf-8")
+    return not re.search(r"[\x00-\x08\x0e-\x1f]", text)
+
+
+def readable_extensions() -> frozenset[str]:
+    """File name endings, in lower case, of the kinds of picture this Pillow can read."""
+    common = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+    return frozenset(common | ({".avif"} if features.check("avif") else set()))

@@ -1,0 +1,151 @@
+"""The door: whatever form the data comes in, a verified collection of pictures goes out.
+
+Must not know: the Hub, duplicates, how the collection is divided or trained on.
+"""
+
+import difflib
+import unicodedata
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from tl_core.errors import DataError
+from tl_core.images.archive import ARCHIVE_EXTENSIONS, unpack
+from tl_core.images.collection import TRAIN, Collection, Listed, Picture, Skipped
+from tl_core.images.decode import readable_extensions
+from tl_core.images.listing import Listing, list_folder, walk
+from tl_core.images.samples import SAMPLE_PREFIX, sample_folder
+from tl_core.images.scan import verify
+from tl_core.images.table_files import TABLE_EXTENSIONS
+from tl_core.images.tables import Part, list_table, table_parts
+from tl_core.settings import Settings
+
+_DETAILS_SHOWN = 10
+
+
+def open_collection(
+    data: str,
+    settings: Settings,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Collection:
+    """Read `data`: `sample:NAME`, a folder, a zip archive, a table, or a folder with a table or its shards.
+
+    The columns count for tables only. `progress(done, total)` tells of the files verified. Raises DataError when there
+    is no such data, when it is not arranged as classes, and when fewer than two classes have a readable picture.
+    """
+    listing = _list(data, settings, image_column, label_column)
+    files = _one_spelling(listing.files, listing.notes)
+    labels = {file.label for file in files}
+    if len(labels) == 1:
+        raise DataError(f"{data} holds only one class, {labels.pop()!r}; two are needed to tell apart")
+    pictures, broken, notes = verify(files, settings, progress)
+    skipped = listing.skipped + broken
+    pictures = _with_training_images(pictures, skipped)
+    if len({picture.split for picture in pictures}) == 1:  # a lone split divides nothing
+        pictures = [replace(picture, split=None) for picture in pictures]
+    collection = Collection(data, pictures, skipped, listing.notes + notes)
+    _require_two_classes(collection, broken)
+    return collection
+
+
+def _list(data: str, settings: Settings, image_column: str | None, label_column: str | None) -> Listing:
+    if data.startswith(SAMPLE_PREFIX):
+        return list_folder(walk(sample_folder(data.removeprefix(SAMPLE_PREFIX), settings), settings), data)
+    if not data.strip():
+        raise DataError("no data was named; give a folder, a zip archive, a table or sample:digits")
+    path = Path(data)
+    try:
+        path = path.expanduser()
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, ValueError, RuntimeError):  # longer than the system allows, a zero byte, ~ of nobody
+        is_folder = is_file = False
+    ending = path.suffix.lower()
+    if is_file and ending in TABLE_EXTENSIONS:
+        within = path.parent if settings.on_space else None
+        return list_table([Part(path)], path.parent, settings, image_column, label_column, within=within)
+    if is_file and (ending in ARCHIVE_EXTENSIONS or _begins_like_a_zip(path)):
+        return _list_folder(data, unpack(path, settings), settings, image_column, label_column, confined=True)
+    if is_folder:
+        return _list_folder(data, path, settings, image_column, label_column, confined=settings.on_space)
+    if is_file and ending in readable_extensions():
+        raise DataError(f"{data} is one image; give the folder that holds a folder of images for each class")
+    if is_file:
+        raise DataError(
+            f"{data} is neither a folder, a zip archive nor a table ({', '.join(sorted(TABLE_EXTENSIONS))}); "
+            "unpack it, and give the folder that holds a folder of images for each class"
+        )
+    raise DataError(f"there is no {data}{_nearest_name(path)}; give a folder, a zip archive, a table or sample:digits")
+
+
+def _list_folder(
+    data: str, path: Path, settings: Settings, image_column: str | None, label_column: str | None, confined: bool
+) -> Listing:
+    """A folder by its class folders, else by its table; `confined` keeps table paths inside."""
+    tree = walk(path, settings)
+    parts = table_parts(tree)
+    if not parts:
+        if image_column or label_column:
+            raise DataError(f"{data} holds class folders; columns can only be named for a table, so name its file")
+        return list_folder(tree, data)
+    return list_table(parts, path, settings, image_column, label_column, tree, path if confined else None)
+
+
+def _one_spelling(files: list[Listed], notes: list[str]) -> list[Listed]:
+    """Labels that differ only in how Unicode composes their letters become one, spelled as most files have it."""
+    counts = Counter(file.label for file in files)
+    spellings: dict[str, list[str]] = {}
+    for label in counts:
+        spellings.setdefault(unicodedata.normalize("NFC", label), []).append(label)
+    chosen = {}
+    for variants in spellings.values():
+        if len(variants) > 1:
+            usual = max(variants, key=lambda label: counts[label])
+            chosen.update({variant: usual for variant in variants if variant != usual})
+            notes.append(
+                f"The class {usual!r} is written in {len(variants)} ways that look the same; they are one class here."
+            )
+    return [replace(file, label=chosen[file.label]) if file.label in chosen else file for file in files]
+
+
+def _with_training_images(pictures: list[Picture], skipped: list[Skipped]) -> list[Picture]:
+    """In divided data, leave out the classes that the training part does not have: they cannot be learnt."""
+    learnt = {picture.label for picture in pictures if picture.split == TRAIN}
+    if not learnt:
+        return pictures
+    reason = "its class {!r} has no image in the train part"
+    skipped += [Skipped(p.name, reason.format(p.label)) for p in pictures if p.label not in learnt]
+    return [picture for picture in pictures if picture.label in learnt]
+
+
+def _require_two_classes(collection: Collection, broken: list[Skipped]) -> None:
+    classes, source = collection.classes, collection.source
+    if len(classes) > 1:
+        return
+    reasons = [f"{skipped.name}: {skipped.reason}" for skipped in (broken or collection.skipped)[:_DETAILS_SHOWN]]
+    if not classes:
+        raise DataError(f"none of the {len(broken):,} images of {source} can be read; replace them", reasons)
+    raise DataError(
+        f"{source} has only one class with images that can be read, {classes[0]!r}; two are needed to tell apart",
+        reasons,
+    )
+
+
+def _begins_like_a_zip(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"PK\x03\x04"
+    except OSError as error:
+        raise DataError(f"{path} cannot be opened: {error.strerror}") from error
+
+
+def _nearest_name(path: Path) -> str:
+    try:
+        beside = [sibling.name for sibling in path.absolute().parent.iterdir()]
+    except (OSError, ValueError):
+        return ""
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    return f"; did you mean {str(path.parent / near[0])!r}?" if near else ""

@@ -1,0 +1,246 @@
+"""Which files of a folder are images, and of which class: by where they lie. Nothing is opened here.
+
+Must not know: what is inside a file, how archives and tables are read.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePath
+
+from tl_core.errors import DataError
+from tl_core.images.collection import TEST, TRAIN, VALIDATION, Listed, Skipped, natural_key
+from tl_core.images.decode import readable_extensions
+from tl_core.images.table_files import TABLE_EXTENSIONS
+from tl_core.settings import Settings
+
+_SPLIT_NAMES = {
+    TRAIN: {"train", "training"},
+    VALIDATION: {"val", "valid", "validation", "dev"},
+    TEST: {"test", "testing"},
+}
+# What operating systems and network drives leave in folders, beside hidden files.
+_CLUTTER = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin"}
+_DOCUMENTS = {"readme", "license", "licence", "copying", "notice", "authors", "changelog", "makefile", "citation"}
+_NOT_UNICODE = re.compile("[\\ud800-\\udfff]")
+# Deeper folders are not class folders; the limit keeps the walk from exhausting Python's stack.
+_MAX_DEPTH = 50
+
+
+@dataclass
+class Listing:
+    """Files that claim to be labelled images, what was left out already, and what was decided on the way."""
+
+    files: list[Listed] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(eq=False)  # compared by identity: two folders are never the same one
+class Folder:
+    """A folder as it was walked: the names of its files by kind, and its folders, each in natural order."""
+
+    path: Path
+    images: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)  # name, reason
+    folders: list["Folder"] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @cached_property
+    def image_count(self) -> int:
+        """Images here and below."""
+        return len(self.images) + sum(folder.image_count for folder in self.folders)
+
+    @cached_property
+    def table_count(self) -> int:
+        return len(self.tables) + sum(folder.table_count for folder in self.folders)
+
+    @property
+    def with_images(self) -> list["Folder"]:
+        return [folder for folder in self.folders if folder.image_count]
+
+    def below(self) -> Iterator["Folder"]:
+        """This folder and all below it."""
+        yield self
+        for folder in self.folders:
+            yield from folder.below()
+
+
+def split_named(name: str) -> str | None:
+    """The split that a folder or column value of this name means, in any case; None if it means none."""
+    word = name.strip().casefold()
+    return next((split for split, names in _SPLIT_NAMES.items() if word in names), None)
+
+
+def is_clutter(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or left behind by an operating system."""
+    return name.startswith(".") or name.casefold() in _CLUTTER
+
+
+def readable_name(path: PurePath | str) -> str:
+    """The path as text that can be written anywhere, with forward slashes: what is not Unicode in it becomes `�`."""
+    return _NOT_UNICODE.sub("\ufffd", path if isinstance(path, str) else path.as_posix())
+
+
+def walk(root: Path, settings: Settings) -> Folder:
+    """All there is below `root`, without clutter. Links to folders are not followed.
+
+    Raises DataError when there are more than `settings.max_files` files, or `root` cannot be read.
+    """
+    extensions, seen = readable_extensions(), 0
+
+    def visit(path: Path, depth: int) -> Folder:
+        nonlocal seen
+        folder = Folder(path)
+        with os.scandir(path) as scanned:
+            entries = sorted((e for e in scanned if not is_clutter(e.name)), key=lambda e: natural_key(e.name))
+        for entry in entries:
+            try:
+                is_folder, is_file = entry.is_dir(), entry.is_file()
+            except OSError:  # a link that leads to itself
+                is_folder = is_file = False
+            if is_folder and entry.is_symlink():
+                folder.skipped.append((entry.name, "a link to a folder; links are not followed"))
+            elif is_folder and depth == _MAX_DEPTH:
+                folder.skipped.append((entry.name, f"deeper than {_MAX_DEPTH} folders"))
+            elif is_folder:
+                try:
+                    folder.folders.append(visit(path / entry.name, depth + 1))
+                except OSError as error:
+                    folder.skipped.append((entry.name, f"cannot be opened: {error.strerror}"))
+            elif is_file:
+                seen += 1
+                if seen > settings.max_files:
+                    raise DataError(f"{root} holds more than {settings.max_files:,} files (the limit is TL_MAX_FILES)")
+                _sort_in(folder, entry.name, extensions)
+            else:
+                folder.skipped.append((entry.name, "not an image: a broken link, a device or a pipe"))
+        return folder
+
+    try:
+        return visit(root, 0)
+    except OSError as error:
+        raise DataError(f"{root} cannot be opened: {error.strerror}") from error
+
+
+def _sort_in(folder: Folder, name: str, image_extensions: frozenset[str]) -> None:
+    extension = os.path.splitext(name)[1].lower()
+    without_meaning = not extension and name.casefold() not in _DOCUMENTS  # then the content decides
+    if extension in image_extensions or without_meaning:
+        folder.images.append(name)
+    elif extension in TABLE_EXTENSIONS:
+        folder.tables.append(name)
+    elif extension in {".heic", ".heif"}:
+        folder.skipped.append((name, "a HEIC photo, which cannot be read; save it as JPEG"))
+    else:
+        folder.skipped.append((name, "not an image"))
+
+
+def unwrapped(folder: Folder) -> list[Folder]:
+    """The folder, then what it wraps, down to the one that matters (`data/dataset/cats` -> `data`, `data/dataset`)."""
+    chain = [folder]
+    while True:
+        inside = [inner for inner in chain[-1].folders if inner.image_count or inner.table_count]
+        if len(inside) != 1 or inside[0].images or not (inside[0].tables or inside[0].folders):
+            return chain
+        chain.append(inside[0])
+
+
+def split_folders(folder: Folder) -> dict[str, list[Folder]]:
+    """The folders that divide the data, by split; empty when the folders are classes.
+
+    Folders are splits if they are named like ones and hold class folders; beside others, only if two of them hold the
+    same classes. So a class may be called "test" or "train station".
+    """
+    named = [inner for inner in folder.with_images if split_named(inner.name)]
+    divided = [inner for inner in named if inner.with_images]
+    if len(named) < len(folder.with_images):
+        held = [name for inner in divided for name in {c.name for c in inner.with_images}]
+        if len(held) == len(set(held)):
+            return {}
+    found: dict[str, list[Folder]] = {}
+    for inner in named if divided else []:
+        found.setdefault(split_named(inner.name) or "", []).append(inner)
+    return found
+
+
+def class_folders(folder: Folder) -> list[Folder]:
+    """The folders that are classes, in undivided data; none if all are named like splits."""
+    if all(split_named(inner.name) for inner in folder.with_images):
+        return []
+    return folder.with_images
+
+
+def list_folder(tree: Folder, source: str) -> Listing:
+    """The labelled files of class folders, or of class folders inside split folders. Names are relative to `tree`.
+
+    `source` is what errors call the data. Raises DataError when there are no images, no class folders, only one class.
+    """
+    listing, root, folder = Listing(), tree.path, unwrapped(tree)[-1]
+    splits = split_folders(folder)
+    used = [part for parts in splits.values() for part in parts] or class_folders(folder)
+    for split, parts in splits.items():
+        for part in parts:
+            for inner in part.with_images:
+                _add_class(listing, inner, split, root)
+            _leave_out(listing, part, part.images, f"it lies directly in {part.name!r}, so it has no class", root)
+    if not splits:
+        for inner in used:
+            _add_class(listing, inner, None, root)
+    for inner in folder.with_images:
+        if inner not in used:
+            for below in inner.below():
+                _leave_out(listing, below, below.images, "in none of the train, validation and test folders", root)
+    for outer in unwrapped(tree):
+        _leave_out(listing, outer, outer.images, "it lies beside the class folders, so it has no class", root)
+    for inner in tree.below():
+        listing.skipped += [Skipped(_shown(inner, name, root), reason) for name, reason in inner.skipped]
+        _leave_out(listing, inner, inner.tables, "a table; the class folders were used instead", root)
+    _require_classes(listing, folder, source)
+    empty = [inner.name for inner in folder.folders if not inner.image_count]
+    if empty:
+        listing.notes.append(f"Folders without images were passed over: {', '.join(map(repr, empty[:10]))}.")
+    return listing
+
+
+def _add_class(listing: Listing, folder: Folder, split: str | None, root: Path) -> None:
+    for inner in folder.below():
+        for name in inner.images:
+            listing.files.append(
+                Listed(inner.path / name, _shown(inner, name, root), readable_name(folder.name), split)
+            )
+
+
+def _leave_out(listing: Listing, folder: Folder, names: list[str], reason: str, root: Path) -> None:
+    listing.skipped += [Skipped(_shown(folder, name, root), reason) for name in names]
+
+
+def _shown(folder: Folder, name: str, root: Path) -> str:
+    return readable_name((folder.path / name).relative_to(root))
+
+
+def _require_classes(listing: Listing, folder: Folder, source: str) -> None:
+    labels = {file.label for file in listing.files}
+    if len(labels) > 1:
+        return
+    example = "such as cat/1.jpg and dog/1.jpg"
+    if labels:
+        raise DataError(
+            f"{source} holds only one class, {labels.pop()!r}; two are needed to tell apart: "
+            f"one folder for each, {example}"
+        )
+    if folder.image_count:
+        where = "directly in the folder" if folder.images else "in folders named like splits, without class folders"
+        raise DataError(
+            f"the {folder.image_count:,} images of {source} lie {where}, so they have no class: put those of one class "
+            f"into a folder named after it, {example}, or add a labels.csv with the columns file and label"
+        )
+    others = [skipped.name for skipped in listing.skipped]
+    found = f", but {len(others):,} other files, such as {others[0]}" if others else ": it is empty"
+    raise DataError(f"{source} holds no images{found}; put images into one folder for each class, {example}")

@@ -1,0 +1,99 @@
+"""Folders made from a container (an archive, a table, a sample): whole or not there at all, and made once.
+
+A folder is filled under a temporary name beside its final one and then renamed, so that neither a kill halfway nor a
+second process at the same moment can leave something half-used. Must not know: what fills the folder.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from tl_core.errors import DataError
+
+# What a killed process left behind is removed by the next one that makes the same folder, but never while another
+# might still be writing there.
+ABANDONED_AFTER_SECONDS = 24 * 3600
+
+
+def fingerprint(paths: Sequence[Path]) -> list[tuple[str, int, int]]:
+    """What identifies files without reading them: absolute path, size in bytes, time of change in nanoseconds."""
+    found = []
+    for path in paths:
+        stat = path.stat()
+        found.append((str(path.absolute()), stat.st_size, stat.st_mtime_ns))
+    return found
+
+
+def make_once(data_dir: Path, title: str, identity: object, fill: Callable[[Path], None]) -> Path:
+    """The folder below `data_dir` that `fill` made for this `identity` (any value JSON can hold), now or earlier.
+
+    `title` only makes the folder's name readable. Raises DataError for a full disk or a place that cannot be written.
+    """
+    key = hashlib.blake2b(json.dumps(identity).encode(), digest_size=8).hexdigest()
+    name = f"{re.sub(r'[^A-Za-z0-9_-]+', '-', title)[:40].strip('-') or 'data'}-{key}"
+    final = data_dir / name
+    if final.is_dir():
+        return final
+    with explained_storage_errors(data_dir):
+        data_dir.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(data_dir, name)
+        partial = data_dir / f".{name}.{secrets.token_hex(4)}.partial"
+        partial.mkdir()
+        try:
+            fill(partial)
+            with contextlib.suppress(OSError):  # another process was first: its folder is as good
+                partial.rename(final)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        if not final.is_dir():
+            raise DataError(f"the folder {final} could not be put in place; remove what is in its way and try again")
+    return final
+
+
+def require_room(data_dir: Path, needed: int, spare: int) -> None:
+    """Raise DataError unless `needed` bytes fit on the disk of `data_dir` with `spare` bytes left over."""
+    place = data_dir.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < needed + spare:
+        raise DataError(
+            f"the disk that holds {data_dir} has {_megabytes(free)} free; unpacking needs {_megabytes(needed)} and "
+            f"{_megabytes(spare)} to spare; make room or set TL_HOME to a folder on another disk"
+        )
+
+
+@contextlib.contextmanager
+def explained_storage_errors(folder: Path) -> Iterator[None]:
+    """Turn the system's errors about writing below `folder` into a sentence; anything else passes through."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise DataError(
+                f"the disk that holds {folder} is full; make room or set TL_HOME to a folder on another disk"
+            ) from error
+        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}:
+            raise DataError(
+                f"{folder} cannot be written to ({os.strerror(error.errno).lower()}); set TL_HOME to a folder of yours"
+            ) from error
+        raise
+
+
+def _remove_abandoned(data_dir: Path, name: str) -> None:
+    for partial in data_dir.glob(f".{name}.*.partial"):
+        with contextlib.suppress(OSError):  # gone already, or not ours
+            if time.time() - partial.stat().st_mtime > ABANDONED_AFTER_SECONDS:
+                shutil.rmtree(partial, ignore_errors=True)
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.0f} MB"

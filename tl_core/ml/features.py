@@ -1,0 +1,90 @@
+"""One pass of the backbone over every picture whose features are not stored yet.
+
+Reading and preprocessing run in a few threads while the backbone works on the batch before; no more than a few batches
+are in memory at a time. Must not know: what a backbone is (it is a function here), where the store lies.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from tl_core.errors import ModelError
+from tl_core.ml.feature_store import FeatureStore, Vectors
+
+# Batches that are being read or wait while one is in the backbone: enough to keep it busy, few enough to fit in memory.
+BATCHES_AHEAD = 2
+
+
+class Identified(Protocol):
+    """A picture as far as this module is concerned: where it is named, and the digest of its bytes."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def digest(self) -> str: ...
+
+
+P = TypeVar("P", bound=Identified)
+Loaded = TypeVar("Loaded")
+
+
+def compute_features(
+    pictures: Sequence[P],
+    load: Callable[[P], Loaded],
+    encode: Callable[[list[Loaded]], Vectors],
+    store: FeatureStore,
+    *,
+    batch_size: int,
+    workers: int = 2,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Vectors | None:
+    """Features (N, D) of `pictures`, in their order; None when `should_stop` ended it before the last batch.
+
+    `load` runs in `workers` threads and gives one preprocessed picture; `encode` runs in the caller's thread and gives
+    (B, D) for a list of them. Each batch is stored as soon as it is there, so that nothing is computed twice, now or
+    in a later run; pictures with the same digest are computed once. `progress` hears of (distinct pictures done, all
+    distinct pictures), `should_stop` is asked before every batch. Raises what `load` raises, and ModelError where the
+    backbone answers with values that are not finite.
+    """
+    distinct = {picture.digest: picture for picture in pictures}
+    features, missing = store.get_many(list(distinct))
+    rows = {digest: row for row, digest in enumerate(distinct)}
+    done = len(distinct) - len(missing)
+    progress(done, len(distinct))
+    batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
+    waiting: deque[list[Future[Loaded]]] = deque()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for place, batch in enumerate(batches):
+            if should_stop():
+                return None
+            for ahead in batches[place + len(waiting) : place + BATCHES_AHEAD + 1]:
+                waiting.append([pool.submit(load, distinct[digest]) for digest in ahead])
+            encoded = encode([future.result() for future in waiting.popleft()]).astype(np.float32, copy=False)
+            _check_finite(encoded, [distinct[digest] for digest in batch])
+            store.put_many(batch, encoded)
+            if features.shape[1] == 0:
+                features = np.zeros((len(distinct), encoded.shape[1]), dtype=np.float32)
+            features[[rows[digest] for digest in batch]] = encoded
+            done += len(batch)
+            progress(done, len(distinct))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    if len(distinct) == len(pictures):
+        return features
+    return features[[rows[picture.digest] for picture in pictures]]
+
+
+def _check_finite(encoded: Vectors, pictures: Sequence[Identified]) -> None:
+    finite = np.isfinite(encoded).all(axis=1)
+    if not finite.all():
+        name = pictures[int(finite.argmin())].name
+        raise ModelError(
+            f"the backbone gives values that are not finite for {name}; its weights are damaged or too large for the"
+            " precision in use: try --precision fp32 or another backbone"
+        )

@@ -1,0 +1,115 @@
+"""The frozen strategy: every picture passes the backbone once, and a head is trained on what came out.
+
+The head's weights then go into the model's own classifier, so that the result is an ordinary checkpoint. Must not know
+how data was found or how a result is reported.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from torch import nn
+
+from tl_core.config import TrainConfig
+from tl_core.images.collection import Collection, Picture
+from tl_core.images.decode import open_upright
+from tl_core.images.splits import Division
+from tl_core.ml.backbone import Backbone, find_head, fingerprint, write_head
+from tl_core.ml.data import targets_of
+from tl_core.ml.feature_store import FeatureStore
+from tl_core.ml.features import compute_features
+from tl_core.ml.head_fitting import HeadFitting
+from tl_core.ml.machine import current_device
+from tl_core.ml.outcome import Outcome
+from tl_core.ml.precision import Precision, checked_precision
+from tl_core.runs import Recorder, StopRequested
+from tl_core.settings import Settings
+
+FEATURE_BATCH = 32
+
+
+def train_frozen(
+    backbone: Backbone,
+    collection: Collection,
+    groups: Sequence[int],
+    division: Division,
+    config: TrainConfig,
+    settings: Settings,
+    recorder: Recorder,
+) -> Outcome:
+    """Compute features, fit a head, write it into `backbone.model`. Raises StopRequested, ModelError, DataError."""
+    begun = time.perf_counter()
+    precision = _forward_precision(config)
+    features = backbone_features(backbone, collection.pictures, precision, settings, recorder)
+    featured = time.perf_counter()
+    targets = np.asarray(targets_of(collection.pictures, backbone.labels))
+    recorder.stage("fitting the head")
+    fitting = HeadFitting(features, targets, groups, len(backbone.labels), config, recorder)
+    fitted = fitting.cross_validate() if division.uses_folds else fitting.hold_out(division)
+    write_head(find_head(backbone.model, backbone.input_size), fitted.head)
+    return Outcome(
+        tested=fitted.tested,
+        probabilities=fitted.probabilities,
+        method="k-fold" if division.uses_folds else "held-out",
+        shipped=f"The head that is shipped was fitted on {fitted.shipped_on}.",
+        precision=precision,
+        seconds={"features": featured - begun, "training": time.perf_counter() - featured},
+        details={
+            "head_strength": fitted.head.strength,
+            "head_converged": fitted.head.converged,
+            "head_scores": [asdict(score) for score in fitted.head.scores],
+        },
+    )
+
+
+def backbone_features(
+    backbone: Backbone, pictures: Sequence[Picture], precision: Precision, settings: Settings, recorder: Recorder
+) -> np.ndarray:
+    """(N, D) float32: what enters the model's own classifier, for each picture, from the store where it is known."""
+    device = current_device()
+    model = backbone.model.to(device).eval()
+    head = find_head(model, backbone.input_size)
+    key = f"{fingerprint(backbone.source, backbone.processor)}-{precision.dtype}"
+
+    def encode(batch: Sequence[torch.Tensor]) -> np.ndarray:
+        return encode_batch(model, head, torch.cat(list(batch)).to(device), precision)
+
+    def load(picture: Picture) -> torch.Tensor:
+        upright = open_upright(picture.path, settings.max_pixels)
+        return backbone.processor(images=[upright], return_tensors="pt")["pixel_values"]
+
+    recorder.stage("computing features", len(pictures))
+    with FeatureStore(settings.features_dir, key, recorder.note) as store:
+        features = compute_features(
+            pictures,
+            load,
+            encode,
+            store,
+            batch_size=FEATURE_BATCH,
+            workers=settings.workers,
+            progress=recorder.progress,
+            should_stop=recorder.run.stop_requested,
+        )
+    if features is None:
+        raise StopRequested
+    return features
+
+
+def _forward_precision(config: TrainConfig) -> Precision:
+    if config.precision == "auto":
+        return Precision("fp32", False, "features in the format that the saved model answers in")
+    return checked_precision(config.precision, current_device())
+
+
+def encode_batch(model: nn.Module, head: nn.Linear, pixels: torch.Tensor, precision: Precision) -> np.ndarray:
+    """(B, 3, H, W) -> (B, D) float32, read off the input of `head` while the model runs in eval mode."""
+    seen: list[torch.Tensor] = []
+    hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        with torch.inference_mode(), precision.autocast(pixels.device):
+            model(pixel_values=pixels)
+    finally:
+        hook.remove()
+    return seen[-1].float().reshape(len(pixels), -1).cpu().numpy()

@@ -1,0 +1,148 @@
+"""Fitting a head on features and measuring it honestly: what chooses never tests, and what tests never trains.
+
+Must not know backbones, pictures or where features come from.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from tl_core.config import TrainConfig
+from tl_core.images.splits import Division, folds
+from tl_core.ml.heads import LinearHead, class_weights, fit_exact, refit
+from tl_core.runs import Recorder, StopRequested
+
+FOLDS = 5  # as many as the smallest class allows, at most; Kohavi 1995 finds little gain beyond ten
+
+
+@dataclass
+class FittedHead:
+    """The head that ships; probabilities (len(tested), C) of the pictures in `tested`, by heads that never saw them."""
+
+    head: LinearHead
+    tested: list[int]
+    probabilities: np.ndarray
+    shipped_on: str
+
+
+class HeadFitting:
+    """One set of features and targets, and the two honest ways to fit and measure a head on them."""
+
+    def __init__(
+        self,
+        features: np.ndarray,
+        targets: np.ndarray,
+        groups: Sequence[int],
+        classes: int,
+        config: TrainConfig,
+        recorder: Recorder,
+    ) -> None:
+        self.features, self.targets, self.classes = features, targets, classes
+        self.groups = list(groups)
+        self.config, self.recorder = config, recorder
+
+    def hold_out(self, division: Division) -> FittedHead:
+        """Strength chosen on validation, refitted on train + validation, measured on the test pictures."""
+        both = [*division.train, *division.validation]
+        chosen = self._fit(division.train, division.validation)
+        head = self._refit(both, chosen) if division.validation else chosen
+        return FittedHead(
+            head,
+            tested=list(division.test),
+            probabilities=head.probabilities(self.features[division.test]),
+            shipped_on=f"the training and validation images ({len(both):,})",
+        )
+
+    def cross_validate(self) -> FittedHead:
+        """Nested k-fold: each picture is judged by a head whose strength and weights never saw it."""
+        everything = list(range(len(self.targets)))
+        tested: list[int] = []
+        parts: list[np.ndarray] = []
+        outer = self._folds(everything)
+        for number, (train, test) in enumerate(outer, 1):
+            self.recorder.advance(number, len(outer))
+            tested += test
+            parts.append(self._fit(train, []).probabilities(self.features[test]))
+        return FittedHead(
+            self._fit(everything, []),
+            tested=tested,
+            probabilities=np.concatenate(parts),
+            shipped_on=f"all {len(everything):,} images",
+        )
+
+    def _fit(self, train: list[int], validation: list[int]) -> LinearHead:
+        """A head for `train`; strength or steps are chosen on `validation`, or by folds of `train` without one."""
+        if self.config.head_solver == "exact":
+            return fit_exact(
+                self.features[train],
+                self.targets[train],
+                self.classes,
+                weights=self._weights(train),
+                validation=(self.features[validation], self.targets[validation]) if validation else None,
+                folds=None if validation else self._inner_folds(train),
+            )
+        if validation:
+            return self._fit_by_steps(train, validation, self.config.max_steps)
+        part, held_out = self._folds(train)[0]
+        return self._refit(train, self._fit_by_steps(part, held_out, self.config.max_steps))
+
+    def _refit(self, indices: list[int], chosen: LinearHead) -> LinearHead:
+        """A head for `indices` with the strength, or for as many steps, as validated best before."""
+        if chosen.strength is not None:
+            weights = self._weights(indices)
+            head = refit(self.features[indices], self.targets[indices], self.classes, chosen.strength, weights)
+        else:
+            best = min(chosen.scores, key=lambda score: score.log_loss)
+            head = self._fit_by_steps(indices, [], max(1, int(best.setting)))
+        return replace(head, scores=chosen.scores)
+
+    def _fit_by_steps(self, train: list[int], validation: list[int], steps: int | None) -> LinearHead:
+        from tl_core.ml.callbacks import RunCallback
+        from tl_core.ml.head_training import fit_by_trainer
+
+        callback = RunCallback(self.recorder, self.config.checkpoint_minutes, self.config.minutes)
+        given = {
+            name: value
+            for name in ("learning_rate", "batch_size", "weight_decay")
+            if (value := getattr(self.config, name)) is not None
+        }
+        with TemporaryDirectory(dir=self.recorder.run.dir) as folder:
+            head = fit_by_trainer(
+                self.features[train],
+                self.targets[train],
+                self.classes,
+                validation=(self.features[validation], self.targets[validation]) if validation else None,
+                output_dir=Path(folder),
+                seed=self.config.seed,
+                steps=steps,
+                epochs=None if steps else self.config.epochs,
+                weights=self._weights(train),
+                callbacks=[callback],
+                **given,
+            )
+        if callback.stopped:
+            raise StopRequested
+        return head
+
+    def _weights(self, indices: list[int]) -> np.ndarray | None:
+        if self.config.class_weights == "none":
+            return None
+        return class_weights(self.targets[indices], self.classes)
+
+    def _folds(self, indices: list[int]) -> list[tuple[list[int], list[int]]]:
+        """Stratified folds of `indices` that keep groups together: (training, judged) indices of each."""
+        return [
+            ([indices[row] for row in train], [indices[row] for row in test])
+            for train, test in self._rows_in_folds(indices)
+        ]
+
+    def _inner_folds(self, indices: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The same as rows of `features[indices]`."""
+        return [(np.asarray(train), np.asarray(test)) for train, test in self._rows_in_folds(indices)]
+
+    def _rows_in_folds(self, indices: list[int]) -> list[tuple[list[int], list[int]]]:
+        labels = [int(self.targets[i]) for i in indices]
+        return folds(labels, [self.groups[i] for i in indices], FOLDS, self.config.seed)

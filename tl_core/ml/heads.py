@@ -1,0 +1,158 @@
+"""The last layer of a classifier, fitted exactly on features that were computed once.
+
+A head is a linear layer on raw features. Its regularisation strength is the one with the least mean log-loss on
+validation images (or over the folds of a cross-validation). Log-loss and not accuracy: every image's confidence counts
+in it, so that it tells strengths apart where thirty validation images could only say 29 or 30 of them right, and the
+strength it prefers gives probabilities that can be believed. Must not know: backbones, files, torch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax, softmax
+from threadpoolctl import threadpool_limits
+
+from tl_core.ml.logistic_regression import Floats, Integers, LogisticRegression, Solution
+
+# From strong to weak in half decades, so that each fit begins from a nearby one; `strength` is 1 / C of scikit-learn.
+# On standardised features the best value lies between about 1,000 (mostly noise) and 0.1 (clean); the ends leave room.
+STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(8, -9, -1))
+# Validation loss has one valley along the path, up to noise: it ends after this many strengths without a better one.
+PATIENCE = 2
+# Where nothing is left to validate on: scikit-learn's digits with 1 to 20 images per class do best between 0.3 and 30.
+DEFAULT_STRENGTH = 10.0
+# Below this many multiplications per step one thread is faster: waiting for a second one costs more than it does.
+MULTIPLICATIONS_FOR_THREADS = 100_000_000
+
+
+@dataclass(frozen=True)
+class Score:
+    """Validation figures of one candidate: `setting` is its strength (exact) or its optimiser step (Trainer)."""
+
+    setting: float
+    log_loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """logits = features @ weight.T + bias, for raw features (N, D); weight (C, D) and bias (C,) are float32.
+
+    `strength` is None for a head trained by gradient steps. `scores` lists the candidates in the order they were tried.
+    `converged` is False when the solver gave up before its tolerance: the head works but is not the exact minimum.
+    """
+
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    strength: float | None = None
+    scores: tuple[Score, ...] = ()
+    converged: bool = True
+
+    def logits(self, features: Floats) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = features.astype(np.float32, copy=False) @ self.weight.T + self.bias
+        return logits
+
+    def probabilities(self, features: Floats) -> NDArray[np.float64]:
+        """Class probabilities (N, C)."""
+        probabilities: NDArray[np.float64] = softmax(self.logits(features).astype(np.float64), axis=1)
+        return probabilities
+
+
+def fit_exact(
+    features: Floats,
+    targets: Integers,
+    classes: int,
+    *,
+    weights: Floats | None = None,
+    validation: tuple[Floats, Integers] | None = None,
+    folds: Sequence[tuple[Integers, Integers]] | None = None,
+) -> LinearHead:
+    """Fit a head on `features` (N, D) and `targets` (N,), with the strength that validates best.
+
+    `validation` is (features, targets) of other images; `folds` are (training rows, validation rows) of these. With
+    neither, DEFAULT_STRENGTH is used. `weights` (C,) weigh the images of each class, in training and in validation.
+    Classes may have one image or none. Nothing is random.
+    """
+    with _threads(len(features), features.shape[1], classes):
+        problem = LogisticRegression(features, targets, classes, weights)
+        if validation is not None:
+            parts = [(problem, *validation)]
+        elif folds:
+            parts = [
+                (LogisticRegression(features[train], targets[train], classes, weights), features[held], targets[held])
+                for train, held in folds
+            ]
+        else:
+            return _finish(problem, DEFAULT_STRENGTH)
+        scores, starts = _follow_path(parts, classes, weights)
+        best = min(range(len(scores)), key=lambda place: scores[place].log_loss)
+        return _finish(problem, scores[best].setting, starts[best] if validation is not None else None, scores)
+
+
+def refit(
+    features: Floats, targets: Integers, classes: int, strength: float, weights: Floats | None = None
+) -> LinearHead:
+    """Fit a head with a strength that is already chosen, for shipping on training and validation images together."""
+    with _threads(len(features), features.shape[1], classes):
+        return _finish(LogisticRegression(features, targets, classes, weights), strength)
+
+
+def class_weights(targets: Integers, classes: int) -> NDArray[np.float64]:
+    """Weights (C,) that give every class present the same total: images / (classes present · images of the class).
+
+    This is scikit-learn's "balanced"; a class without images gets 1.
+    """
+    counts = np.bincount(targets, minlength=classes)
+    present = counts > 0
+    weights = np.ones(classes)
+    weights[present] = len(targets) / (present.sum() * counts[present])
+    return weights
+
+
+def log_loss_and_accuracy(logits: Floats, targets: Integers, weights: Floats | None = None) -> tuple[float, float]:
+    """Mean −log probability of the true class (weighted by class if `weights` are given) and the part that is right."""
+    losses = -log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(targets)), targets]
+    loss = np.average(losses, weights=None if weights is None else np.asarray(weights)[targets])
+    return float(loss), float(np.mean(logits.argmax(axis=1) == targets))
+
+
+Part = tuple[LogisticRegression, Floats, Integers]
+
+
+def _follow_path(
+    parts: Sequence[Part], classes: int, weights: Floats | None
+) -> tuple[tuple[Score, ...], list[Solution]]:
+    """Score strengths from strong to weak on all parts together; the solutions are those of the first part."""
+    scores: list[Score] = []
+    starts: list[Solution] = []
+    solutions: list[Solution | None] = [None] * len(parts)
+    targets = np.concatenate([held_targets for _, _, held_targets in parts])
+    best = 0
+    for strength in STRENGTHS:
+        logits = []
+        for place, (problem, held, _) in enumerate(parts):
+            solutions[place] = solution = problem.solve(strength, solutions[place])
+            logits.append(LinearHead(*problem.fold(solution)).logits(held))
+            if place == 0:
+                starts.append(solution)
+        scores.append(Score(strength, *log_loss_and_accuracy(np.concatenate(logits), targets, weights)))
+        if scores[-1].log_loss < scores[best].log_loss:
+            best = len(scores) - 1
+        elif len(scores) - 1 - best >= PATIENCE:
+            break
+    return tuple(scores), starts
+
+
+def _finish(
+    problem: LogisticRegression, strength: float, start: Solution | None = None, scores: tuple[Score, ...] = ()
+) -> LinearHead:
+    solution = problem.solve(strength, problem.solve(strength, start), final=True)
+    weight, bias = problem.fold(solution)
+    return LinearHead(weight, bias, strength, scores, solution.converged)
+
+
+def _threads(images: int, width: int, classes: int) -> threadpool_limits:
+    small = images * min(images, width) * classes < MULTIPLICATIONS_FOR_THREADS
+    return threadpool_limits(limits=1 if small else None, user_api="blas")

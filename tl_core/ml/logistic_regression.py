@@ -1,0 +1,175 @@
+"""L2-regularised multinomial logistic regression, solved exactly and quickly, for one strength after another.
+
+Minimises, over a weight row and a bias per class, on standardised features x,
+
+    sum over images of  weight[class] · −log softmax(W x + b)[class]   +   strength / 2 · |W|²
+
+which is scikit-learn's `LogisticRegression` with `C = 1 / strength` (biases are not penalised). It exists beside
+scikit-learn's because a path of strengths over 50,000 × 768 features has to take under a minute on two cores: the
+features are rotated onto their principal axes and each axis is rescaled by the curvature the loss has along it at the
+start, (1 / classes) · variance + strength, the value of Böhning's Hessian formula (1992, "Multinomial logistic
+regression algorithm") at equal probabilities. The problem stays the same; L-BFGS then needs some twenty steps in place
+of hundreds. Must not know: where features come from, how a strength is chosen.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import softmax
+
+Floats = NDArray[np.floating[Any]]
+Integers = NDArray[np.integer[Any]]
+
+# Rows handled at a time: sums are carried in float64 from block to block, and logits for a thousand classes stay small.
+BLOCK_ROWS = 8192
+# A feature whose spread is below this part of its own size, or of the typical feature's spread, is rounding in float32.
+CONSTANT = 1e-5
+# Principal axes with less than this part of the largest variance are rounding noise.
+NO_VARIANCE = 1e-10
+# How far above its minimum the loss may stay, per image: while comparing strengths, and in the weights that are kept.
+COMPARING_GAP, FINAL_GAP = 1e-5, 1e-11
+# L-BFGS also ends when a step gains less than this part of the loss; float32 losses carry noise of about 1e-8.
+COMPARING_GAIN, FINAL_GAIN = 1e-7, 1e-15
+LEAST_CURVATURE = 1e-3
+MAX_STEPS = 2000
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Coefficients (present classes, axes + 1) on the principal axes, the bias last; `converged` by the final rule."""
+
+    coefficients: NDArray[np.float64]
+    converged: bool
+
+
+class LogisticRegression:
+    """One training set, prepared once and solved for any number of strengths."""
+
+    def __init__(self, features: Floats, targets: Integers, classes: int, weights: Floats | None = None) -> None:
+        """`features` (N, D), `targets` (N,) in 0 … classes − 1, `weights` (classes,) per class or None for equal ones.
+
+        Classes without an image are left out of the fit (`fold` gives them their row back).
+        """
+        self._classes = classes
+        self._present, self._targets = np.unique(targets, return_inverse=True)
+        self._weights = np.ones(len(targets)) if weights is None else np.asarray(weights, dtype=np.float64)[targets]
+        self._mean, self._scale = standardisation(features)
+        axes, variances = _principal_axes(features, self._mean, self._scale)
+        self._basis = axes / self._scale[:, None]  # (D, axes): rotated = (raw − mean) @ basis
+        rotated = np.ones((len(features), len(variances) + 1), dtype=np.float32)  # the last column is the bias's
+        for rows in _blocks(len(features)):
+            rotated[rows, :-1] = (features[rows] - self._mean) @ self._basis
+        self._rotated = rotated
+        self._squares = np.append(variances, len(features))
+
+    def solve(self, strength: float, start: Solution | None = None, *, final: bool = False) -> Solution:
+        """Minimum for `strength`, begun from `start`: roughly in float32, or tightly in float64 for `final`."""
+        penalty = np.full(len(self._squares), strength)
+        penalty[-1] = 0.0
+        shape = (len(self._present), len(penalty))
+        coefficients = np.zeros(shape) if start is None else start.coefficients
+        stretch = np.sqrt(penalty + self._curvature(coefficients))
+        begin = coefficients * stretch
+        # In stretched coordinates the curvature is about 1: a gradient g means a sum of losses about |g|²/2 too high.
+        gap = (FINAL_GAP if final else COMPARING_GAP) * len(self._targets)
+        result = minimize(
+            lambda point: self._loss_and_gradient(point.reshape(shape), penalty, stretch, final),
+            begin.ravel(),
+            jac=True,
+            method="L-BFGS-B",
+            options={
+                "gtol": np.sqrt(2 * gap / begin.size),
+                "ftol": FINAL_GAIN if final else COMPARING_GAIN,
+                "maxiter": MAX_STEPS,
+                "maxfun": 2 * MAX_STEPS,
+            },
+        )
+        return Solution(result.x.reshape(shape) / stretch, bool(result.success))
+
+    def fold(self, solution: Solution) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Weight (classes, D) and bias (classes,) that act on raw features: logits = features @ weight.T + bias.
+
+        A class without a training image gets zero weights and the bias −log N. The logits of the others average to
+        zero for every picture, so that it never wins and its probability stays below 1 / N.
+        """
+        centred = solution.coefficients - solution.coefficients.mean(axis=0)
+        weight = np.zeros((self._classes, len(self._mean)))
+        bias = np.full(self._classes, -np.log(len(self._targets)))
+        weight[self._present] = centred[:, :-1] @ self._basis.T
+        bias[self._present] = centred[:, -1] - weight[self._present] @ self._mean
+        return weight.astype(np.float32), bias.astype(np.float32)
+
+    def _curvature(self, coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Second derivative of the summed loss along each coefficient (present classes, axes + 1), never quite zero."""
+        per_class = coefficients.astype(np.float32)
+        curvature = np.zeros_like(coefficients)
+        for rows in _blocks(len(self._targets)):
+            features = self._rotated[rows]
+            probabilities = softmax(features @ per_class.T, axis=1)
+            probabilities *= (1 - probabilities) * self._weights[rows, None].astype(np.float32)
+            curvature += probabilities.T @ np.square(features)
+        return np.maximum(curvature, LEAST_CURVATURE * self._squares / len(coefficients))
+
+    def _loss_and_gradient(
+        self, stretched: NDArray[np.float64], penalty: NDArray[np.float64], stretch: NDArray[np.float64], final: bool
+    ) -> tuple[float, NDArray[np.float64]]:
+        dtype: np.dtype[np.floating[Any]] = np.dtype(np.float64 if final else np.float32)
+        coefficients = stretched / stretch
+        per_class = coefficients.astype(dtype)
+        loss = 0.5 * float(np.sum(penalty * coefficients**2))
+        gradient = penalty * coefficients
+        for rows in _blocks(len(self._targets)):
+            features = self._rotated[rows].astype(dtype, copy=False)
+            own = np.arange(len(features)), self._targets[rows]
+            probabilities = features @ per_class.T
+            probabilities -= probabilities.max(axis=1, keepdims=True)
+            own_logits = probabilities[own]
+            np.exp(probabilities, out=probabilities)
+            totals = probabilities.sum(axis=1)
+            loss += float(self._weights[rows] @ (np.log(totals) - own_logits))
+            probabilities /= totals[:, None]
+            probabilities[own] -= 1
+            probabilities *= self._weights[rows, None].astype(dtype)
+            gradient += probabilities.T @ features
+        return loss, (gradient / stretch).ravel()
+
+
+def standardisation(features: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and scale (D,) of `features` (N, D), summed in float64; the scale of a constant is infinite: it becomes 0."""
+    mean = features.mean(axis=0, dtype=np.float64)
+    squares = np.zeros_like(mean)
+    for rows in _blocks(len(features)):
+        squares += np.square(features[rows] - mean).sum(axis=0)
+    spread = np.sqrt(squares / len(features))
+    constant = spread <= CONSTANT * np.maximum(np.abs(mean), np.median(spread))
+    return mean, np.where(constant, np.inf, spread)
+
+
+def _principal_axes(
+    features: Floats, mean: NDArray[np.float64], scale: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Orthonormal axes (D, axes) of the standardised features and the sum of squares along each, without empty axes.
+
+    The penalised optimum has no part outside these axes, so dropping the rest changes nothing.
+    """
+    count, width = features.shape
+    if count < width:
+        standardised = (features - mean) / scale
+        variances, vectors = np.linalg.eigh(standardised @ standardised.T)
+    else:
+        products = np.zeros((width, width))
+        for rows in _blocks(count):
+            block = (features[rows] - mean) / scale
+            products += block.T @ block
+        variances, vectors = np.linalg.eigh(products)
+    kept = variances > NO_VARIANCE * variances[-1]
+    if count < width:
+        return standardised.T @ (vectors[:, kept] / np.sqrt(variances[kept])), variances[kept]
+    return vectors[:, kept], variances[kept]
+
+
+def _blocks(count: int) -> list[slice]:
+    return [slice(start, start + BLOCK_ROWS) for start in range(0, count, BLOCK_ROWS)]

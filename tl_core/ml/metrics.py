@@ -1,0 +1,77 @@
+"""The measured part of a report: from class probabilities and true classes to figures that can be written as JSON.
+
+The figures themselves come from the `evaluate.Metric` modules in `metric_modules.py`, imported when the first one is
+asked for. Must not know: which model or strategy the probabilities come from.
+"""
+
+import math
+import tempfile
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+CONFIDENCE = 0.95
+TOP_K = 5
+
+
+def measure(
+    probabilities: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]], labels: list[str], split: str
+) -> dict[str, Any]:
+    """Measure `probabilities` (N, C) against `targets` (N,), class numbers into `labels` (C).
+
+    Returns {split, images, accuracy, accuracy_ci [low, high], macro_f1, top_k {k, accuracy}, calibration_error,
+    per_class [{label, precision, recall, f1, support}], confusion_matrix (rows: true class), labels}. All figures are
+    fractions 0–1. The interval is Wilson's at 95 %. Macro-F1 averages over the classes that occur among the true or the
+    predicted ones: a class of which no image was held out, and which was never predicted, neither helps nor harms.
+    Precision of a class never predicted and recall of a class without images are 0.
+    Raises ValueError when there is no image or the shapes disagree.
+    """
+    images, classes = probabilities.shape
+    if images == 0 or targets.shape != (images,) or len(labels) != classes:
+        raise ValueError(f"probabilities {probabilities.shape}, targets {targets.shape}, {len(labels)} labels")
+    from tl_core.ml import metric_modules as modules
+
+    predicted = probabilities.argmax(axis=1)
+    right = predicted == targets
+    k = max(1, min(TOP_K, classes - 1))
+    likeliest = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+    with tempfile.TemporaryDirectory() as scratch:  # evaluate makes a folder even when it keeps everything in memory
+
+        def figures(metric: Any, predictions: Any, references: Any, **options: Any) -> dict[str, Any]:
+            module = metric(keep_in_memory=True, cache_dir=scratch)
+            result: dict[str, Any] = module.compute(predictions=predictions, references=references, **options)
+            return result
+
+        per_class = figures(modules.PerClassScores, predicted, targets, classes=classes)
+        return {
+            "split": split,
+            "images": images,
+            **figures(modules.Accuracy, predicted, targets),
+            "accuracy_ci": list(wilson_interval(int(right.sum()), images)),
+            **figures(modules.MacroF1, predicted, targets),
+            "top_k": {"k": k, "accuracy": figures(modules.TopKAccuracy, likeliest, targets)["top_k_accuracy"]},
+            **figures(modules.CalibrationError, probabilities[np.arange(images), predicted], right),
+            "per_class": [
+                {"label": label, **{name: values[place] for name, values in per_class.items()}}
+                for place, label in enumerate(labels)
+            ],
+            **figures(modules.ConfusionMatrix, predicted, targets, classes=classes),
+            "labels": list(labels),
+        }
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """95 % score interval of a proportion (Wilson 1927, JASA 22: 209–212); (0, 1) without trials.
+
+    Unlike ± 1.96 standard errors it stays inside 0–1 and has a width when all or none succeeded.
+    """
+    if trials == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    share = successes / trials
+    centre = share + z * z / (2 * trials)
+    margin = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    scale = 1 + z * z / trials
+    return max(0.0, (centre - margin) / scale), min(1.0, (centre + margin) / scale)

@@ -1,0 +1,23 @@
+"""What a strategy leaves behind besides the trained backbone: a plain value that the report is made from."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from tl_core.ml.precision import Precision
+
+
+@dataclass
+class Outcome:
+    """`tested` are indices of the pictures that the reported figures come from, none of which this model was fitted on;
+    `probabilities` (len(tested), C) are its answers, None where the saved model itself is to be asked."""
+
+    tested: list[int]
+    probabilities: np.ndarray | None
+    method: Literal["held-out", "k-fold"]
+    shipped: str  # a sentence: on which pictures the model that is saved was fitted
+    precision: Precision
+    seconds: dict[str, float] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    stopped: bool = False

@@ -1,0 +1,85 @@
+"""Where things are kept and how much is allowed, read from the environment when asked (never at import).
+
+Every limit has a name, a default and an environment variable; nothing else in the project reads `TL_*`.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from tl_core.errors import ConfigError
+
+# Pillow warns at 89.5 megapixels and refuses at twice that; a 12,000 × 8,000 photograph still passes here.
+DEFAULT_MAX_PIXELS = 100_000_000
+DEFAULT_MAX_FILES = 500_000
+DEFAULT_MAX_UNPACKED_BYTES = 20 * 1024**3
+# Below this many free bytes a run is not begun: checkpoints and the saved model would not fit.
+DEFAULT_MIN_FREE_BYTES = 200 * 1024**2
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One reading of the environment. `home` holds runs, unpacked data, features and caches."""
+
+    home: Path
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    max_files: int = DEFAULT_MAX_FILES
+    max_unpacked_bytes: int = DEFAULT_MAX_UNPACKED_BYTES
+    min_free_bytes: int = DEFAULT_MIN_FREE_BYTES
+    workers: int = 1
+    offline: bool = False
+    on_space: bool = False
+
+    @property
+    def runs_dir(self) -> Path:
+        return self.home / "runs"
+
+    @property
+    def data_dir(self) -> Path:
+        """Unpacked archives and tables, one folder for each."""
+        return self.home / "data"
+
+    @property
+    def features_dir(self) -> Path:
+        return self.home / "features"
+
+    @property
+    def cache_dir(self) -> Path:
+        """What can be thrown away at any time: verification results, measurements."""
+        return self.home / "cache"
+
+
+def read_settings() -> Settings:
+    """Read the environment. Raises ConfigError for a number that is not one."""
+    home = os.environ.get("TL_HOME")
+    return Settings(
+        home=Path(home).expanduser().absolute() if home else Path(platformdirs.user_data_dir("tl_core", False)),
+        max_pixels=_whole_number("TL_MAX_PIXELS", DEFAULT_MAX_PIXELS),
+        max_files=_whole_number("TL_MAX_FILES", DEFAULT_MAX_FILES),
+        max_unpacked_bytes=_whole_number("TL_MAX_UNPACKED_BYTES", DEFAULT_MAX_UNPACKED_BYTES),
+        min_free_bytes=_whole_number("TL_MIN_FREE_BYTES", DEFAULT_MIN_FREE_BYTES),
+        workers=_whole_number("TL_WORKERS", _usable_cores()),
+        offline=os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"},
+        on_space="SPACE_ID" in os.environ,
+    )
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _whole_number(name: str, default: int) -> int:
+    text = os.environ.get(name)
+    if not text:
+        return default
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise ConfigError(f"the environment variable {name} is {text!r}; it must be a whole number of at least 1")
+    return value

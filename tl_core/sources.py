@@ -1,0 +1,113 @@
+"""What the words DATA and MODEL mean: from what a person typed to a verified collection or a model folder on disk.
+
+Everything that can be said about a wrong word is said here, before torch is imported.
+"""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tl_core import catalogue, hub
+from tl_core.errors import DataError, JobError, ModelError
+from tl_core.images.collection import Collection
+from tl_core.runs import Run, find_run
+from tl_core.settings import Settings
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model folder on this disk and where it came from. `revision` is a commit, for Hub models only."""
+
+    named: str
+    path: Path
+    kind: Literal["embedded", "folder", "run", "hub"]
+    revision: str | None = None
+
+
+def open_data(
+    data: str,
+    settings: Settings,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Collection:
+    """List and verify DATA. Raises DataError or HubError; nothing is left half-written."""
+    from tl_core.images.intake import open_collection
+
+    local, notes = data, []
+    if not data.startswith("sample:") and not Path(data).expanduser().exists() and hub.is_hub_id(data):
+        if "/" not in data:
+            raise DataError(
+                f"there is no file or folder {data!r} here; samples are written sample:{data}, Hub datasets owner/name"
+            )
+        fetched = hub.fetch_dataset(data, settings)
+        local, notes = str(fetched.path), list(fetched.notes)
+    collection = open_collection(
+        local, settings, image_column=image_column, label_column=label_column, progress=progress
+    )
+    collection.source = data
+    collection.notes[:0] = notes
+    return collection
+
+
+def open_model(
+    text: str,
+    settings: Settings,
+    *,
+    weights: bool = True,
+    accept: Callable[[dict[str, Any]], None] | None = None,
+) -> ModelSource:
+    """Find MODEL: an embedded name, a folder, a run, else a Hub id; `weights=False` where the architecture is enough.
+
+    `accept` is shown the config.json of a Hub model before its weights are fetched, and may raise ModelError.
+    Raises ModelError, JobError or HubError.
+    """
+    embedded = catalogue.BACKBONES_DIR / text
+    if "/" not in text and (embedded / "config.json").is_file():
+        return _checked(ModelSource(text, embedded, "embedded"), weights)
+    folder = Path(text).expanduser()
+    if folder.is_dir():
+        if (folder / "owner.json").is_file():
+            return _run_model(Run(folder), text, weights)
+        return _checked(ModelSource(text, folder, "folder"), weights)
+    if "/" not in text:
+        try:
+            return _run_model(find_run(text, settings), text, weights)
+        except JobError as failure:
+            raise ModelError(_unknown_model(text), failure.details) from failure
+    if not hub.is_hub_id(text):
+        raise ModelError(f"there is no folder {text!r}, and it cannot be a Hub id either, which looks like owner/name")
+    fetched = hub.fetch_model(text, settings, weights=weights, accept=accept)
+    return _checked(ModelSource(text, fetched.path, "hub", fetched.revision), weights)
+
+
+def _run_model(run: Run, text: str, weights: bool) -> ModelSource:
+    if not (run.model_dir / "config.json").is_file():
+        raise ModelError(
+            f"run {run.id} has no model (it is {run.view().state}); `python -m tl_core resume {run.id}` continues it"
+        )
+    return _checked(ModelSource(text, run.model_dir, "run"), weights)
+
+
+def _checked(source: ModelSource, weights: bool) -> ModelSource:
+    if not (source.path / "config.json").is_file():
+        raise ModelError(f"the folder {source.named} holds no model: it has no config.json")
+    if weights and not any(source.path.glob("*.safetensors")):
+        pickled = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in source.path.glob(pattern))
+        if pickled:
+            raise ModelError(
+                f"{source.named} has its weights as a pickle ({pickled[0]}), which can run code when it is opened "
+                "and is never loaded here; convert it to model.safetensors (transformers' `save_pretrained` writes it)"
+            )
+        raise ModelError(f"{source.named} holds no weights: it has no *.safetensors file")
+    return source
+
+
+def _unknown_model(text: str) -> str:
+    names = [backbone.id for backbone in catalogue.embedded()]
+    near = difflib.get_close_matches(text, names, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"embedded: {', '.join(names)}; a Hub id looks like owner/name"
+    return f"there is no embedded backbone, folder or run {text!r}; {hint}"

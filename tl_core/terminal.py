@@ -1,0 +1,140 @@
+"""How answers and progress look on a terminal. Text only: plain values in, lines out; must not compute figures."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+BAR_INTERVAL = 0.2  # seconds between redraws on a terminal
+LINE_INTERVAL = 10.0  # seconds between lines where stderr is a file or a pipe
+
+
+class Progress:
+    """One line on stderr that counts, with the time left; nothing at all for work that is over in a moment."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.live = sys.stderr.isatty()
+        self._begun = self._drawn = time.monotonic()
+        self._width = 0
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.clear()
+
+    def show(self, title: str, done: int, total: int) -> None:
+        if title != self.title:
+            self.clear()
+            self.title = title
+            self._begun = self._drawn = time.monotonic()
+        self.update(done, total)
+
+    def update(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._drawn < (BAR_INTERVAL if self.live else LINE_INTERVAL):
+            return
+        self._drawn = now
+        text = self.title if not total else f"{self.title} {done:,}/{total:,}{self._time_left(done, total, now)}"
+        if self.live:
+            print("\r" + text.ljust(self._width), end="", file=sys.stderr, flush=True)
+            self._width = len(text)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def write(self, text: str) -> int:
+        """Lines of a log, above the counting line: a Progress can stand where a text stream is wanted."""
+        self.clear()
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+    def clear(self) -> None:
+        if self._width:
+            print("\r" + " " * self._width + "\r", end="", file=sys.stderr, flush=True)
+            self._width = 0
+
+    def _time_left(self, done: int, total: int, now: float) -> str:
+        if not done:
+            return ""
+        return f", {spoken_seconds((now - self._begun) / done * (total - done))} left"
+
+
+def spoken_seconds(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def spoken_accuracy(metrics: dict[str, Any]) -> str:
+    """The one honest sentence about a model: accuracy, its interval, on what."""
+    low, high = metrics["accuracy_ci"]
+    return (
+        f"{metrics['accuracy']:.1%} of {metrics['images']:,} {metrics['split']} images right "
+        f"(95 % interval {low:.1%} to {high:.1%})"
+    )
+
+
+def lines_of_training(report: dict[str, Any]) -> list[str]:
+    model = report["model_dir"]
+    metrics = report["metrics"]
+    lines = [
+        "",
+        spoken_accuracy(metrics) + (", each judged by folds that left it out" if metrics["method"] == "k-fold" else ""),
+        f"{spoken_seconds(report['seconds']['total'])} in all",
+        f"model:   {model}",
+        f"predict: python -m tl_core predict {report['run_id']} IMAGE",
+    ]
+    if report["stopped"]:
+        lines.append(f"stopped early: python -m tl_core resume {report['run_id']}")
+    return lines
+
+
+def lines_of_evaluation(value: dict[str, Any], limit: int = 30) -> list[str]:
+    metrics = value["metrics"]
+    lines = [spoken_accuracy(metrics), f"macro-F1 {metrics['macro_f1']:.3f}"]
+    rows = sorted(value["per_class"], key=lambda row: row["f1"])[:limit]
+    width = max((len(row["label"]) for row in rows), default=0)
+    width = min(width, 40)
+    lines.append(f"{'class (worst first)':{width}}  precision  recall     f1  images")
+    for row in rows:
+        name = row["label"][:width]
+        lines.append(
+            f"{name:{width}}  {row['precision']:9.3f}  {row['recall']:6.3f}  {row['f1']:5.3f}  {row['support']:6,}"
+        )
+    return lines
+
+
+def lines_of_models(models: list[dict[str, Any]]) -> list[str]:
+    width = max(len(model["id"]) for model in models)
+    lines = []
+    for model in models:
+        mark = " (default)" if model["default"] else " (embedded)" if model["embedded"] else ""
+        lines.append(
+            f"{model['id']:{width}}  {model['family']:12}  {model['parameters'] / 1e6:6.1f} M  "
+            f"{model['image_size']:4} px  {model['licence']}{mark}"
+        )
+        lines.append(f"{'':{width}}  {model['summary']}")
+    return lines
+
+
+def lines_of_runs(views: list[dict[str, Any]]) -> list[str]:
+    if not views:
+        return ["no runs yet; start one with `python -m tl_core train --data sample:digits`"]
+    width = max(len(view["run_id"]) for view in views)
+    lines = []
+    for view in views:
+        if view["metrics"]:
+            words = spoken_accuracy(view["metrics"])
+        elif view["message"]:
+            words = view["message"]
+        else:
+            words = view["stage"] + (f" {view['step']:,}/{view['total']:,}" if view["total"] else "")
+        lines.append(f"{view['run_id']:{width}}  {view['state']:9}  {words}")
+    return lines
