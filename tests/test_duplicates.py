@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pictures import picture as draw
 from PIL import Image, ImageEnhance
 from sklearn.datasets import load_digits
 
-from tests.pictures import picture as draw
 from tl_core.images.collection import Picture
 from tl_core.images.duplicates import (
     BRIGHTENING,

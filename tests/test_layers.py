@@ -10,11 +10,11 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "tl_core"
 # A module may import from its own layer's package and from any layer before it.
 LAYERS = (
-    {"errors", "settings", "catalogue", "config"},
+    {"errors", "settings", "catalogue", "config", "files"},
     {"runs", "images", "hub", "model_card"},
-    {"sources", "jobs", "deploy"},
+    {"recorder", "sources", "jobs", "deploy"},
     {"ml"},
-    {"cli", "terminal", "__main__", "__init__"},
+    {"api", "cli", "terminal", "__main__", "__init__"},
     {"ui"},
 )
 ONLY_UNDER_ML = {"torch", "torchvision", "transformers", "datasets", "accelerate", "evaluate", "timm"}

@@ -168,6 +168,12 @@ def test_leakage_between_given_parts_is_named() -> None:
     assert (report.splits["given"], report.splits["reported"], report.splits["test"]) == (True, TEST, 42)
 
 
+def test_parts_that_are_divided_anew_leak_nothing() -> None:
+    pictures = collected({"a": 120, "b": 120}, VALIDATION) + collected({"a": 20, "b": 20}, TEST, first_seed=1000)
+    pictures.append(made("test/a/copy.png", "a", 3, TEST, digest="validation/a/003.png"))
+    assert report_on(pictures).leakage["images"] == 0
+
+
 def test_what_the_person_gave_as_validation_is_reported_as_validation() -> None:
     pictures = collected({"a": 150, "b": 150}, TRAIN) + collected({"a": 20, "b": 20}, VALIDATION, first_seed=1000)
     assert report_on(pictures).splits == {

@@ -13,7 +13,9 @@ import pytest
 
 from tl_core.config import TrainConfig
 from tl_core.errors import JobError
-from tl_core.runs import Recorder, Run, create_run, derive_state, find_run, list_runs, read_json, write_json
+from tl_core.files import read_json, write_json
+from tl_core.recorder import Recorder
+from tl_core.runs import Run, create_run, derive_state, find_run, list_runs
 from tl_core.settings import Settings
 
 CONFIG = TrainConfig.parse({"data": "sample:digits", "name": "My run"})

@@ -187,10 +187,7 @@ def test_classes_that_are_not_learnt_or_not_measured_are_named() -> None:
 def test_near_duplicates_alone_are_divided_only_when_nothing_else_is_left() -> None:
     pictures = collected({"a": 30, "b": 30})
     division = split(pictures, [0] * 30 + [1] * 30)
-    assert labels_of(pictures, division.test) == {"a": 5, "b": 4} or labels_of(pictures, division.test) == {
-        "a": 4,
-        "b": 5,
-    }
+    assert sorted(labels_of(pictures, division.test).values()) == [4, 5]
     assert not division.uses_folds
     assert "all the same" in division.notes[0]
     kept = split(pictures, [0] * 30 + list(range(1, 31)))

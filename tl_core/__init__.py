@@ -1,6 +1,31 @@
 """Transfer learning for image classification: the core under the page, the command line and Python.
 
-Importing this package has no effects and loads no torch.
+`tl_core.check`, `train`, `predict`, `evaluate` and the rest are the functions of `tl_core.api`. Importing this package
+has no effects and loads nothing heavy.
 """
 
+from importlib import import_module
+from typing import Any
+
 __version__ = "0.1.0"
+__all__ = [
+    "TLError",
+    "TrainConfig",
+    "check",
+    "evaluate",
+    "models",
+    "predict",
+    "resume",
+    "resume_in_background",
+    "runs",
+    "stop",
+    "train",
+    "train_in_background",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    homes = {"TLError": "tl_core.errors", "TrainConfig": "tl_core.config"}
+    return getattr(import_module(homes.get(name, "tl_core.api")), name)

@@ -124,6 +124,11 @@ class TrainConfig(BaseModel):
             problems.append(f"--head-solver belongs to --strategy frozen; leave it out for {self.strategy}")
         return problems
 
+    @property
+    def needs_weights(self) -> bool:
+        """Whether the backbone's pretrained weights are used, or only its architecture."""
+        return self.strategy != "scratch"
+
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
 

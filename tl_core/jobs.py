@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 
 from tl_core.errors import JobError
-from tl_core.runs import LIVE_STATES, RESUMABLE_STATES, Run, read_json
+from tl_core.files import read_json
+from tl_core.runs import LIVE_STATES, RESUMABLE_STATES, Run
 
 WORKER_MODULE = "tl_core.ml.worker"
 

@@ -59,7 +59,7 @@ def render_card(
         strategy=report.get("strategy"),
         refit=report.get("refit"),
         precision=precision if isinstance(precision, str) else (precision or {}).get("dtype"),
-        splits={split: images for split, images in splits.items() if isinstance(images, int) and images},
+        splits={split: images for split, images in splits.items() if type(images) is int and images},
         tables={
             "Setting": _settings(config),
             "Found on the way": _plain_values(report.get("head") or report.get("training") or {}),

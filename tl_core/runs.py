@@ -9,22 +9,21 @@ This module must not know what training is: no torch, no starting of processes.
 """
 
 import json
-import os
 import re
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import filelock
 import psutil
 
 from tl_core.config import TrainConfig
 from tl_core.errors import JobError
+from tl_core.files import read_json, write_atomically, write_json, writing_to_home
 from tl_core.settings import Settings
 
 StoredState = Literal["running", "succeeded", "stopped", "failed"]
@@ -242,125 +241,6 @@ def find_run(text: str, settings: Settings) -> Run:
     if matches:
         raise JobError(f"{text!r} could mean {len(matches)} runs; give more of the id", [run.id for run in matches])
     raise JobError(f"there is no run {text!r}; the newest are listed here", [run.id for run in runs[-5:]])
-
-
-class LogStream(Protocol):
-    """What log lines can be echoed to: a text stream, or something that looks like one."""
-
-    def write(self, text: str, /) -> object: ...
-
-    def flush(self) -> object: ...
-
-
-class StopRequested(Exception):
-    """The person asked this run to stop; raised between two steps of its work, where nothing is lost."""
-
-
-@dataclass
-class Recorder:
-    """The worker's pen: status, events and log of one run. One per process, while it holds the run.
-
-    `echo` also receives every log line (the terminal of a run in the foreground); `writes_log` is off where the
-    process's own output already goes to log.txt. `ticker` hears (stage, step, total) at every step.
-    """
-
-    run: Run
-    echo: LogStream | None = None
-    writes_log: bool = True
-    ticker: Callable[[str, int, int], None] | None = None
-    _status: dict[str, Any] = field(default_factory=dict, init=False)
-    _last_write: float = field(default=0.0, init=False)
-
-    STATUS_INTERVAL = 0.5  # seconds between status files while only numbers change
-
-    def start(self) -> None:
-        """Say that this process works on the run now; an old request to stop is forgotten."""
-        process = psutil.Process()
-        write_json(self.run.dir / "process.json", {"pid": process.pid, "started": process.create_time()})
-        (self.run.dir / "stop").unlink(missing_ok=True)
-        self._status = {"state": "running", "stage": "starting", "step": 0, "total": 0, "started": time.time()}
-        self._write_status()
-        self.event("start")
-
-    def stage(self, name: str, total: int = 0) -> None:
-        """Begin a stage, named in words a person understands; `total` is its number of steps, 0 if unknown."""
-        self._status |= {"stage": name, "step": 0, "total": total}
-        self._write_status()
-        self.event("stage", name=name, total=total)
-        self.say(name)
-
-    def progress(self, step: int, total: int) -> None:
-        self._status |= {"step": step, "total": total}
-        if self.ticker is not None:
-            self.ticker(str(self._status["stage"]), step, total)
-        if step == total or time.monotonic() - self._last_write >= self.STATUS_INTERVAL:
-            self._write_status()
-
-    def advance(self, step: int, total: int) -> None:
-        """`progress` for work that may be left at any step. Raises StopRequested."""
-        self.progress(step, total)
-        if self.run.stop_requested():
-            raise StopRequested
-
-    def event(self, kind: str, **values: Any) -> None:
-        line = json.dumps({"time": round(time.time(), 3), "kind": kind, **values}, ensure_ascii=False)
-        with (self.run.dir / "events.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
-
-    def say(self, line: str) -> None:
-        """A line for the log, in plain words."""
-        if self.writes_log:
-            with self.run.log_path.open("a", encoding="utf-8") as stream:
-                stream.write(line + "\n")
-        if self.echo is not None:
-            print(line, file=self.echo, flush=True)
-
-    def note(self, text: str) -> None:
-        """Something decided on the person's behalf, or worth knowing: in the log and the events."""
-        self.event("note", text=text)
-        self.say(text)
-
-    def finish(self, state: StoredState, **values: Any) -> None:
-        """The last word on this run: its end, with `metrics` or `error` as values."""
-        self._status |= {"state": state, "stage": state, **values}
-        self._write_status()
-        self.event("end", state=state)
-
-    def _write_status(self) -> None:
-        self._last_write = time.monotonic()
-        write_json(self.run.dir / "status.json", self._status | {"updated": time.time()})
-
-
-@contextmanager
-def writing_to_home(settings: Settings) -> Iterator[None]:
-    """Turn the system's refusal to write under the home folder into a JobError."""
-    try:
-        yield
-    except OSError as failure:
-        raise JobError(
-            f"cannot write to {settings.home}: {failure.strerror or failure}; "
-            "free some space or set TL_HOME to a folder that can be written"
-        ) from failure
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_atomically(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file so that a reader sees the old or the new text, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None where there is none or it cannot be read as one."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _process_lives(pid: int, started: float) -> bool:

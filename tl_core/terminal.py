@@ -82,17 +82,19 @@ def spoken_accuracy(metrics: dict[str, Any]) -> str:
 
 
 def lines_of_training(report: dict[str, Any]) -> list[str]:
-    model = report["model_dir"]
+    again = f"python -m tl_core resume {report['run_id']}"
+    if report["model_dir"] is None:
+        return [f"stopped before there was a model; {again} continues"]
     metrics = report["metrics"]
     lines = [
         "",
         spoken_accuracy(metrics) + (", each judged by folds that left it out" if metrics["method"] == "k-fold" else ""),
         f"{spoken_seconds(report['seconds']['total'])} in all",
-        f"model:   {model}",
+        f"model:   {report['model_dir']}",
         f"predict: python -m tl_core predict {report['run_id']} IMAGE",
     ]
     if report["stopped"]:
-        lines.append(f"stopped early: python -m tl_core resume {report['run_id']}")
+        lines.append(f"stopped early; {again} continues")
     return lines
 
 
@@ -108,6 +110,13 @@ def lines_of_evaluation(value: dict[str, Any], limit: int = 30) -> list[str]:
         lines.append(
             f"{name:{width}}  {row['precision']:9.3f}  {row['recall']:6.3f}  {row['f1']:5.3f}  {row['support']:6,}"
         )
+    return lines
+
+
+def lines_of_predictions(predictions: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    for prediction in predictions:
+        lines += [prediction["file"], *(f"  {entry['score']:7.2%}  {entry['label']}" for entry in prediction["labels"])]
     return lines
 
 

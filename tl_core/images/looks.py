@@ -33,11 +33,12 @@ def describe_looks(rgb: Image.Image) -> tuple[int, bytes]:
 
     The hash is the DCT based one of C. Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions
     (2010): 32 × 32 grey values, their DCT, its 8 × 8 lowest frequencies but the constant ones, each against their
-    median. Reduction is by averaging areas, in place of a mean filter and a plain reduction.
+    median. Reduction is by Pillow's Hamming filter (its box filter weighs areas unevenly at uneven ratios), in place of
+    a mean filter and a plain reduction.
     """
     if rgb.width > 2 * _SIDE and rgb.height > 2 * _SIDE:
-        rgb = rgb.resize((_SIDE, _SIDE), Image.Resampling.BOX, reducing_gap=2.0)
-    grey = np.asarray(rgb.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX), dtype=np.float64)
+        rgb = rgb.resize((_SIDE, _SIDE), Image.Resampling.HAMMING, reducing_gap=2.0)
+    grey = np.asarray(rgb.convert("L").resize((_SIDE, _SIDE), Image.Resampling.HAMMING), dtype=np.float64)
     coefficients = (_DCT @ grey @ _DCT.T).ravel()
     coefficients[np.abs(coefficients) < _FLAT] = 0.0
     middle = np.sort(coefficients)[_KEPT * _KEPT // 2 - 1 : _KEPT * _KEPT // 2 + 1].mean()

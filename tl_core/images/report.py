@@ -70,7 +70,7 @@ def make_report(collection: Collection, duplicates: "Duplicates", division: Divi
         },
         balance={"largest": largest, "smallest": smallest, "ratio": classes[largest] / classes[smallest]},
         duplicates=_describe_duplicates(pictures, duplicates),
-        leakage=_describe_leakage(pictures, duplicates),
+        leakage=_describe_leakage(pictures, duplicates, division),
         splits={
             TRAIN: len(division.train),
             VALIDATION: len(division.validation),
@@ -120,18 +120,19 @@ def _describe_groups(pictures: Sequence[Picture], groups: Sequence[Sequence[int]
     }
 
 
-def _describe_leakage(pictures: Sequence[Picture], duplicates: "Duplicates") -> dict[str, Any]:
+def _describe_leakage(pictures: Sequence[Picture], duplicates: "Duplicates", division: Division) -> dict[str, Any]:
     """Copies and near-duplicates in two given parts; `images` of the parts other than train are concerned."""
+    part = [picture.split or TRAIN for picture in pictures]
 
     def across(groups: Iterable[Sequence[int]]) -> list[Sequence[int]]:
-        return [group for group in groups if len({pictures[index].split for index in group}) > 1]
+        return [group for group in groups if division.given and len({part[index] for index in group}) > 1]
 
-    def named(groups: list[Sequence[int]]) -> list[list[dict[str, Any]]]:
-        return [[{"file": pictures[i].name, "split": pictures[i].split} for i in group] for group in groups]
+    def named(groups: list[Sequence[int]]) -> list[list[dict[str, str]]]:
+        return [[{"file": pictures[index].name, "split": part[index]} for index in group] for group in groups]
 
     exact = across(duplicates.exact_groups)
     near = across([(first, second) for first, second, _ in duplicates.near_pairs.tolist()])
-    concerned = {i for group in exact + near for i in group if pictures[i].split not in (None, TRAIN)}
+    concerned = {index for group in exact + near for index in group if part[index] != TRAIN}
     return {"images": len(concerned), "exact": named(exact), "near": named(near)}
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import PIL
 
 # To be raised whenever decoding, hashing or the table changes; another Pillow may read a file differently, too.
-VERSION = f"1, Pillow {PIL.__version__}"
+VERSION = f"2, Pillow {PIL.__version__}"
 FILE_NAME = "verified.sqlite"
 _PATHS_PER_QUERY = 500
 _WAIT_SECONDS = 10.0

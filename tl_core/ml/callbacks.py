@@ -9,7 +9,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tl_core.ml.data import TrainingImages
-from tl_core.runs import Recorder
+from tl_core.recorder import Recorder
 
 
 class RunCallback(TrainerCallback):

@@ -19,10 +19,11 @@ from transformers import AutoConfig, AutoImageProcessor
 from tl_core.catalogue import BACKBONES_DIR, count_parameters
 from tl_core.config import TrainConfig
 from tl_core.errors import ModelError, TLError
+from tl_core.files import write_atomically, write_json
 from tl_core.ml.evaluation import choose_pictures, evaluate_model
 from tl_core.ml.inference import load_predictor
 from tl_core.ml.libraries import quieten
-from tl_core.runs import Run, find_run, write_atomically, write_json
+from tl_core.runs import Run, find_run
 from tl_core.settings import Settings, read_settings
 from tl_core.sources import ModelSource, open_data
 

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from tl_core.errors import DataError
+from tl_core.files import read_json
 from tl_core.images.collection import TEST, TRAIN, VALIDATION, Collection, Picture
 from tl_core.images.duplicates import find_duplicates
 from tl_core.images.splits import divide
 from tl_core.ml.inference import Predictor
 from tl_core.ml.metrics import measure
-from tl_core.runs import read_json
 from tl_core.sources import ModelSource
 
 PARITY_IMAGES = 64
@@ -79,7 +80,8 @@ def check_parity(model_dir: Path, predictor: Predictor, pictures: Sequence[Pictu
     classify = pipeline("image-classification", model=str(model_dir), device=predictor.device)
     difference, agreed = 0.0, 0
     for picture, row in zip(plain, ours, strict=True):
-        answer = classify(str(picture.path), top_k=len(predictor.labels))
+        with Image.open(picture.path) as image:  # given a path, transformers leaves animated files open
+            answer = classify(image, top_k=len(predictor.labels))
         theirs = {entry["label"]: entry["score"] for entry in answer}
         difference = max(
             difference, *(abs(theirs[label] - float(p)) for label, p in zip(predictor.labels, row, strict=True))

@@ -24,6 +24,7 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 from tl_core.config import TrainConfig
+from tl_core.files import read_json
 from tl_core.images.collection import TRAIN, VALIDATION
 from tl_core.ml.backbone import Backbone
 from tl_core.ml.callbacks import EpochCallback, RunCallback
@@ -32,7 +33,7 @@ from tl_core.ml.machine import current_device
 from tl_core.ml.plan import Plan
 from tl_core.ml.precision import Precision
 from tl_core.ml.transforms import Normalisation, TrainTransform
-from tl_core.runs import Recorder, read_json
+from tl_core.recorder import Recorder
 from tl_core.settings import Settings
 
 KEPT_CHECKPOINTS = 2  # the newest may be cut off by a kill; the one before is then whole

@@ -24,7 +24,7 @@ from tl_core.ml.head_fitting import HeadFitting
 from tl_core.ml.machine import current_device
 from tl_core.ml.outcome import Outcome
 from tl_core.ml.precision import Precision, checked_precision
-from tl_core.runs import Recorder, StopRequested
+from tl_core.recorder import Recorder, StopRequested
 from tl_core.settings import Settings
 
 FEATURE_BATCH = 32

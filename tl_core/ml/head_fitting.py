@@ -13,7 +13,7 @@ import numpy as np
 from tl_core.config import TrainConfig
 from tl_core.images.splits import Division, folds
 from tl_core.ml.heads import LinearHead, class_weights, fit_exact, refit
-from tl_core.runs import Recorder, StopRequested
+from tl_core.recorder import Recorder, StopRequested
 
 FOLDS = 5  # as many as the smallest class allows, at most; Kohavi 1995 finds little gain beyond ten
 
@@ -82,12 +82,14 @@ class HeadFitting:
                 self.classes,
                 weights=self._weights(train),
                 validation=(self.features[validation], self.targets[validation]) if validation else None,
-                folds=None if validation else self._inner_folds(train),
+                folds=None if validation else self._inner_folds(train) or None,
             )
         if validation:
             return self._fit_by_steps(train, validation, self.config.max_steps)
-        part, held_out = self._folds(train)[0]
-        return self._refit(train, self._fit_by_steps(part, held_out, self.config.max_steps))
+        parts = self._folds(train)
+        if not parts:  # no class has two pictures to spare
+            return self._fit_by_steps(train, [], self.config.max_steps)
+        return self._refit(train, self._fit_by_steps(*parts[0], self.config.max_steps))
 
     def _refit(self, indices: list[int], chosen: LinearHead) -> LinearHead:
         """A head for `indices` with the strength, or for as many steps, as validated best before."""

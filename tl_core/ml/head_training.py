@@ -52,13 +52,13 @@ def fit_by_trainer(
     import torch
     from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments
 
-    mean, scale = standardisation(features)
+    mean, scale = (values.astype(np.float32) for values in standardisation(features))
 
     class Rows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         """Standardised features and their targets, a whole batch at a time."""
 
         def __init__(self, features: Floats, targets: Integers) -> None:
-            self._features = torch.from_numpy(((features - mean) / scale).astype(np.float32))
+            self._features = torch.from_numpy((features.astype(np.float32, copy=False) - mean) / scale)
             self._targets = torch.from_numpy(np.asarray(targets, dtype=np.int64))
 
         def __len__(self) -> int:

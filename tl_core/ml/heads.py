@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 from threadpoolctl import threadpool_limits
 
-from tl_core.ml.logistic_regression import Floats, Integers, LogisticRegression, Solution
+from tl_core.ml.logistic_regression import Floats, Integers, RegressionProblem, Solution
 
 # From strong to weak in half decades, so that each fit begins from a nearby one; `strength` is 1 / C of scikit-learn.
 # On standardised features the best value lies between about 1,000 (mostly noise) and 0.1 (clean); the ends leave room.
@@ -76,12 +76,12 @@ def fit_exact(
     Classes may have one image or none. Nothing is random.
     """
     with _threads(len(features), features.shape[1], classes):
-        problem = LogisticRegression(features, targets, classes, weights)
+        problem = RegressionProblem(features, targets, classes, weights)
         if validation is not None:
             parts = [(problem, *validation)]
         elif folds:
             parts = [
-                (LogisticRegression(features[train], targets[train], classes, weights), features[held], targets[held])
+                (RegressionProblem(features[train], targets[train], classes, weights), features[held], targets[held])
                 for train, held in folds
             ]
         else:
@@ -96,7 +96,7 @@ def refit(
 ) -> LinearHead:
     """Fit a head with a strength that is already chosen, for shipping on training and validation images together."""
     with _threads(len(features), features.shape[1], classes):
-        return _finish(LogisticRegression(features, targets, classes, weights), strength)
+        return _finish(RegressionProblem(features, targets, classes, weights), strength)
 
 
 def class_weights(targets: Integers, classes: int) -> NDArray[np.float64]:
@@ -118,7 +118,7 @@ def log_loss_and_accuracy(logits: Floats, targets: Integers, weights: Floats | N
     return float(loss), float(np.mean(logits.argmax(axis=1) == targets))
 
 
-Part = tuple[LogisticRegression, Floats, Integers]
+Part = tuple[RegressionProblem, Floats, Integers]
 
 
 def _follow_path(
@@ -146,7 +146,7 @@ def _follow_path(
 
 
 def _finish(
-    problem: LogisticRegression, strength: float, start: Solution | None = None, scores: tuple[Score, ...] = ()
+    problem: RegressionProblem, strength: float, start: Solution | None = None, scores: tuple[Score, ...] = ()
 ) -> LinearHead:
     solution = problem.solve(strength, problem.solve(strength, start), final=True)
     weight, bias = problem.fold(solution)

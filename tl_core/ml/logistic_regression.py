@@ -5,11 +5,11 @@ Minimises, over a weight row and a bias per class, on standardised features x,
     sum over images of  weight[class] · −log softmax(W x + b)[class]   +   strength / 2 · |W|²
 
 which is scikit-learn's `LogisticRegression` with `C = 1 / strength` (biases are not penalised). It exists beside
-scikit-learn's because a path of strengths over 50,000 × 768 features has to take under a minute on two cores: the
-features are rotated onto their principal axes and each axis is rescaled by the curvature the loss has along it at the
-start, (1 / classes) · variance + strength, the value of Böhning's Hessian formula (1992, "Multinomial logistic
-regression algorithm") at equal probabilities. The problem stays the same; L-BFGS then needs some twenty steps in place
-of hundreds. Must not know: where features come from, how a strength is chosen.
+scikit-learn's because a path of strengths over 50,000 × 768 features has to take about a minute on two cores. The
+minimum is the same and so is the solver, L-BFGS (SciPy's); it only gets better coordinates: features rotated onto their
+principal axes, every coefficient stretched by the square root of its own second derivative at the start (its formula:
+Böhning 1992, "Multinomial logistic regression algorithm"). Tens of steps then do what took hundreds.
+Must not know: where features come from, how a strength is chosen.
 """
 
 from dataclasses import dataclass
@@ -33,19 +33,24 @@ NO_VARIANCE = 1e-10
 COMPARING_GAP, FINAL_GAP = 1e-5, 1e-11
 # L-BFGS also ends when a step gains less than this part of the loss; float32 losses carry noise of about 1e-8.
 COMPARING_GAIN, FINAL_GAIN = 1e-7, 1e-15
+# Coefficients are stretched by at least this part of the second derivative at equal probabilities: where all images are
+# sure, it is next to nothing at the start but not along the way.
 LEAST_CURVATURE = 1e-3
 MAX_STEPS = 2000
 
 
 @dataclass(frozen=True)
 class Solution:
-    """Coefficients (present classes, axes + 1) on the principal axes, the bias last; `converged` by the final rule."""
+    """Coefficients (present classes, axes + 1) on the principal axes, the bias last, averaging to 0 over the classes.
+
+    `converged` is False when L-BFGS gave up before its tolerance.
+    """
 
     coefficients: NDArray[np.float64]
     converged: bool
 
 
-class LogisticRegression:
+class RegressionProblem:
     """One training set, prepared once and solved for any number of strengths."""
 
     def __init__(self, features: Floats, targets: Integers, classes: int, weights: Floats | None = None) -> None:
@@ -87,7 +92,9 @@ class LogisticRegression:
                 "maxfun": 2 * MAX_STEPS,
             },
         )
-        return Solution(result.x.reshape(shape) / stretch, bool(result.success))
+        coefficients = result.x.reshape(shape) / stretch
+        # Adding the same to every class changes no probability. Left in, it grows along a path and slows the next fit.
+        return Solution(coefficients - coefficients.mean(axis=0), bool(result.success))
 
     def fold(self, solution: Solution) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Weight (classes, D) and bias (classes,) that act on raw features: logits = features @ weight.T + bias.
@@ -95,15 +102,14 @@ class LogisticRegression:
         A class without a training image gets zero weights and the bias −log N. The logits of the others average to
         zero for every picture, so that it never wins and its probability stays below 1 / N.
         """
-        centred = solution.coefficients - solution.coefficients.mean(axis=0)
         weight = np.zeros((self._classes, len(self._mean)))
         bias = np.full(self._classes, -np.log(len(self._targets)))
-        weight[self._present] = centred[:, :-1] @ self._basis.T
-        bias[self._present] = centred[:, -1] - weight[self._present] @ self._mean
+        weight[self._present] = solution.coefficients[:, :-1] @ self._basis.T
+        bias[self._present] = solution.coefficients[:, -1] - weight[self._present] @ self._mean
         return weight.astype(np.float32), bias.astype(np.float32)
 
     def _curvature(self, coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Second derivative of the summed loss along each coefficient (present classes, axes + 1), never quite zero."""
+        """Second derivative of the summed loss along each coefficient (present classes, axes + 1), kept above zero."""
         per_class = coefficients.astype(np.float32)
         curvature = np.zeros_like(coefficients)
         for rows in _blocks(len(self._targets)):
@@ -138,7 +144,7 @@ class LogisticRegression:
 
 
 def standardisation(features: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and scale (D,) of `features` (N, D), summed in float64; the scale of a constant is infinite: it becomes 0."""
+    """Mean and scale (D,) of `features` (N, D), summed in float64; a constant has an infinite scale: it becomes 0."""
     mean = features.mean(axis=0, dtype=np.float64)
     squares = np.zeros_like(mean)
     for rows in _blocks(len(features)):

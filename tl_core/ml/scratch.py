@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from tl_core.config import TrainConfig
+from tl_core.files import read_json, write_json
 from tl_core.images.collection import Collection
 from tl_core.images.splits import Division
 from tl_core.ml.backbone import Backbone
@@ -19,7 +20,7 @@ from tl_core.ml.machine import current_device
 from tl_core.ml.outcome import Outcome
 from tl_core.ml.plan import Plan, plan_scratch
 from tl_core.ml.precision import Precision, choose_training_precision
-from tl_core.runs import Recorder, read_json, write_json
+from tl_core.recorder import Recorder
 from tl_core.settings import Settings
 
 TRAINING_STAGE = "training"

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 
 from tl_core.config import TrainConfig
+from tl_core.errors import DataError
+from tl_core.files import write_atomically, write_json
 from tl_core.images.collection import Collection
 from tl_core.images.duplicates import Duplicates, find_duplicates
 from tl_core.images.report import make_report
@@ -28,7 +30,7 @@ from tl_core.ml.metrics import measure
 from tl_core.ml.precision import checked_precision
 from tl_core.ml.scratch import train_from_scratch
 from tl_core.model_card import render_card
-from tl_core.runs import Recorder, write_atomically, write_json
+from tl_core.recorder import Recorder
 from tl_core.settings import Settings
 from tl_core.sources import ModelSource, open_data, open_model
 
@@ -55,12 +57,17 @@ def make_inputs(config: TrainConfig, source: ModelSource, collection: Collection
         checked_precision(config.precision, current_device())
     duplicates = find_duplicates(collection.pictures)
     division = divide(collection, duplicates.groups, config.seed, folds_allowed=config.strategy == "frozen")
+    if not division.test:
+        raise DataError(
+            f"no class of {collection.source} has a second image, so that nothing is left to test on; "
+            "add images, at least two for some classes and better twenty for each"
+        )
     return Inputs(source, collection, duplicates, division)
 
 
 def open_inputs(config: TrainConfig, settings: Settings, progress: Callable[[int, int], None]) -> Inputs:
     """Find the backbone and the pictures that a configuration names. Raises ModelError, HubError or DataError."""
-    source = open_model(config.model, settings, weights=config.strategy != "scratch")
+    source = open_model(config.model, settings, weights=config.needs_weights)
     collection = open_data(
         config.data, settings, image_column=config.image_column, label_column=config.label_column, progress=progress
     )
@@ -83,7 +90,7 @@ def train(config: TrainConfig, settings: Settings, recorder: Recorder, inputs: I
         inputs.source,
         inputs.collection.classes,
         image_size=config.image_size,
-        pretrained=config.strategy != "scratch",
+        pretrained=config.needs_weights,
         seed=config.seed,
     )
     for note in backbone.notes:

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_core.errors import JobError, TLError
-from tl_core.runs import LogStream, Recorder, Run, StopRequested, writing_to_home
+from tl_core.files import writing_to_home
+from tl_core.recorder import LogStream, Recorder, StopRequested
+from tl_core.runs import Run
 from tl_core.settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -30,8 +32,8 @@ def work(
     writes_log: bool = True,
     ticker: Callable[[str, int, int], None] | None = None,
     inputs: "Inputs | None" = None,
-) -> dict[str, Any] | None:
-    """Train the run to its end; None when it was stopped before there was a model.
+) -> dict[str, Any]:
+    """Train the run to its end; the report, with `model_dir` None and little else when it was stopped before a model.
 
     A first interrupt (Ctrl-C, SIGTERM) is a request to stop after the current step. Raises JobError when another
     process works on the run, and whatever made the training fail, after the status has it.
@@ -48,7 +50,7 @@ def work(
             report = train(config, settings, recorder, inputs)
         except StopRequested:
             recorder.finish("stopped")
-            return None
+            return {"run_id": run.id, "run_dir": str(run.dir), "model_dir": None, "stopped": True}
         except TLError as failure:
             recorder.finish("failed", error={"message": failure.message, "details": list(failure.details)})
             raise

@@ -1,0 +1,210 @@
+"""What this project can do, one function for each thing: the Python face, under the command line and the page.
+
+    import tl_core
+    report = tl_core.train({"data": "photos"})
+    tl_core.predict(report["run_id"], ["new.jpg"])
+
+Plain values in, plain values out. torch is imported by the functions that need it, after whatever can be said about
+wrong words has been said. Must not know flags, forms or terminals.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tl_core.config import TrainConfig
+from tl_core.errors import DataError
+from tl_core.images.collection import natural_key
+from tl_core.recorder import LogStream
+from tl_core.runs import Run, create_run, find_run, list_runs
+from tl_core.settings import read_settings
+from tl_core.sources import ModelSource, open_data, open_model
+
+if TYPE_CHECKING:
+    from tl_core.images.report import Report
+
+Progress = Callable[[int, int], None]  # (done, total)
+Ticker = Callable[[str, int, int], None]  # (stage, step, total)
+
+
+def models() -> list[dict[str, Any]]:
+    """The catalogue: embedded backbones first, then curated ones on the Hub. Any other Hub id works as well."""
+    from tl_core.catalogue import list_backbones
+
+    return [backbone.to_json() for backbone in list_backbones()]
+
+
+def check(
+    data: str, *, image_column: str | None = None, label_column: str | None = None, progress: Progress | None = None
+) -> "Report":
+    """What is in `data`, verified: classes, skipped files, duplicates, splits, warnings. Raises DataError, HubError."""
+    from tl_core.images.duplicates import find_duplicates
+    from tl_core.images.report import make_report
+    from tl_core.images.splits import divide
+
+    settings = read_settings()
+    collection = open_data(data, settings, image_column=image_column, label_column=label_column, progress=progress)
+    duplicates = find_duplicates(collection.pictures)
+    seed = TrainConfig.model_fields["seed"].default
+    return make_report(collection, duplicates, divide(collection, duplicates.groups, seed))
+
+
+def train(
+    config: TrainConfig | Mapping[str, Any],
+    *,
+    progress: Progress | None = None,
+    echo: LogStream | None = None,
+    ticker: Ticker | None = None,
+) -> dict[str, Any]:
+    """Train in this process; the run's report, with `model_dir` None where it was stopped before there was a model.
+
+    `progress` counts the verification of the images, `ticker` everything after, `echo` receives the log. Raises
+    TLError; where it is about the configuration, the data or the architecture, nothing has been written.
+    """
+    config = _parsed(config)
+    settings = read_settings()
+    source = open_model(config.model, settings, weights=config.needs_weights, accept=_accept)
+    collection = open_data(
+        config.data,
+        settings,
+        image_column=config.image_column,
+        label_column=config.label_column,
+        progress=progress,
+    )
+    from tl_core.ml.training import make_inputs
+    from tl_core.ml.worker import work
+
+    inputs = make_inputs(config, source, collection)
+    return work(create_run(config, settings), settings, echo=echo, ticker=ticker, inputs=inputs)
+
+
+def train_in_background(config: TrainConfig | Mapping[str, Any]) -> Run:
+    """Start a process of its own that trains; its run folder tells how far it is. Raises TLError."""
+    from tl_core.jobs import start_worker
+
+    config = _parsed(config)
+    settings = read_settings()
+    open_model(config.model, settings, weights=config.needs_weights, accept=_accept)
+    run = create_run(config, settings)
+    start_worker(run)
+    return run
+
+
+def resume(run: str, *, echo: LogStream | None = None, ticker: Ticker | None = None) -> dict[str, Any]:
+    """Continue a run from its last checkpoint in this process; as `train`. Raises JobError for one that cannot be."""
+    from tl_core.jobs import check_resumable
+
+    settings = read_settings()
+    found = find_run(run, settings)
+    check_resumable(found)
+    from tl_core.ml.worker import work
+
+    return work(found, settings, echo=echo, ticker=ticker)
+
+
+def resume_in_background(run: str) -> Run:
+    """Continue a run in a process of its own. Raises JobError for one that cannot be continued."""
+    from tl_core.jobs import check_resumable, start_worker
+
+    found = find_run(run, read_settings())
+    check_resumable(found)
+    start_worker(found)
+    return found
+
+
+def runs() -> list[dict[str, Any]]:
+    """All runs with their states, oldest first."""
+    return [run.view().to_json() for run in list_runs(read_settings())]
+
+
+def stop(run: str, *, now: bool = False) -> dict[str, Any]:
+    """End a run after its current step and wait for that; `now` ends its process at once. Raises JobError."""
+    from tl_core.jobs import kill_run, stop_run
+
+    found = find_run(run, read_settings())
+    if now:
+        kill_run(found)
+    else:
+        stop_run(found)
+    return found.view().to_json()
+
+
+def predict(model: str, images: Sequence[str | Path], *, top: int = 0) -> list[dict[str, Any]]:
+    """[{file, labels: [{label, score}]}], the `top` most probable labels of each image, all for 0.
+
+    An image is a file; `sample:NAME` stands for one image of each class of a sample, of those that the model was not
+    trained on. Raises DataError, ModelError, HubError.
+    """
+    from tl_core.images.decode import open_upright
+
+    settings = read_settings()
+    source = open_model(model, settings, accept=_accept)
+    files = [file for image in images for file in _files_of(str(image), source)]
+    pictures = []
+    for file in files:
+        try:
+            pictures.append(open_upright(file, settings.max_pixels))
+        except DataError as failure:
+            raise DataError(f"{file}: {failure.message}") from failure
+    from tl_core.ml.inference import load_predictor, rank_labels
+    from tl_core.ml.libraries import quieten
+
+    quieten()
+    predictor = load_predictor(source)
+    return [
+        {"file": str(file), "labels": rank_labels(row, predictor.labels, top or len(predictor.labels))}
+        for file, row in zip(files, predictor.judge(pictures), strict=True)
+    ]
+
+
+def evaluate(
+    model: str,
+    data: str,
+    *,
+    split: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    progress: Progress | None = None,
+    judging: Progress | None = None,
+) -> dict[str, Any]:
+    """{metrics, per_class, confusion_matrix, labels} of `model` on `data`.
+
+    For the data that the model was trained on, the test part of its own split is used unless `split` says otherwise.
+    Raises DataError, ModelError, HubError.
+    """
+    settings = read_settings()
+    source = open_model(model, settings, accept=_accept)
+    collection = open_data(data, settings, image_column=image_column, label_column=label_column, progress=progress)
+    from tl_core.ml.evaluation import choose_pictures, evaluate_model
+    from tl_core.ml.inference import load_predictor
+    from tl_core.ml.libraries import quieten
+
+    quieten()
+    name, pictures = choose_pictures(source, collection, split)
+    figures = evaluate_model(load_predictor(source), pictures, name, settings.max_pixels, judging)
+    apart = {key: figures.pop(key) for key in ("per_class", "confusion_matrix", "labels")}
+    return {"metrics": figures, **apart}
+
+
+def _parsed(config: TrainConfig | Mapping[str, Any]) -> TrainConfig:
+    parsed = config if isinstance(config, TrainConfig) else TrainConfig.parse(config)
+    return parsed.with_absolute_paths()
+
+
+def _accept(config: dict[str, Any]) -> None:
+    """Refuse a Hub model that classifies no images before its weights are fetched."""
+    from tl_core.ml.backbone import accept_architecture
+
+    accept_architecture(config)
+
+
+def _files_of(word: str, source: ModelSource) -> list[Path]:
+    if not word.startswith("sample:"):
+        if not Path(word).is_file():
+            raise DataError(f"there is no image file {word!r}")
+        return [Path(word)]
+    from tl_core.ml.evaluation import choose_pictures
+
+    _, pictures = choose_pictures(source, open_data(word, read_settings()), None)
+    by_class = {picture.label: picture.path for picture in reversed(pictures)}
+    return [path for _, path in sorted(by_class.items(), key=lambda item: natural_key(item[0]))]

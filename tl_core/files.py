@@ -1,0 +1,46 @@
+"""Small files that are whole or not there: JSON replaced atomically, read without surprises.
+
+Must not know what the files mean.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tl_core.errors import JobError
+from tl_core.settings import Settings
+
+
+@contextmanager
+def writing_to_home(settings: Settings) -> Iterator[None]:
+    """Turn the system's refusal to write under the home folder into a JobError."""
+    try:
+        yield
+    except OSError as failure:
+        raise JobError(
+            f"cannot write to {settings.home}: {failure.strerror or failure}; "
+            "free some space or set TL_HOME to a folder that can be written"
+        ) from failure
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomically(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file so that a reader sees the old or the new text, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None where there is none or it cannot be read as one."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
