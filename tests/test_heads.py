@@ -72,20 +72,32 @@ def test_class_weights_of_a_class_without_images():
     assert class_weights(np.array([0, 0, 0, 2]), 3) == pytest.approx([4 / 6, 1, 2])
 
 
-def test_the_strength_with_the_least_validation_loss_is_taken():
+def test_the_strength_that_validates_best_is_taken():
     features, targets = blobs(400, 60, 4, spread=3.0)
     validation = features[150:], targets[150:]
-    features, targets = features[:150], targets[:150]
-    head = fit_exact(features, targets, 4, validation=validation)
-    best = min(head.scores, key=lambda score: score.log_loss)
-    assert head.strength == best.setting
+    head = fit_exact(features[:150], targets[:150], 4, validation=validation)
     assert [score.setting for score in head.scores] == list(heads.STRENGTHS[: len(head.scores)])
-    assert len(head.scores) == head.scores.index(best) + 1 + heads.PATIENCE
-    loss, accuracy = log_loss_and_accuracy(head.logits(validation[0]), validation[1])
-    assert (loss, accuracy) == pytest.approx((best.log_loss, best.accuracy), abs=1e-3)
-    for strength in (best.setting * 10, best.setting / 10):
-        other = refit(features, targets, 4, strength)
-        assert log_loss_and_accuracy(other.logits(validation[0]), validation[1])[0] > loss
+    chosen = next(score for score in head.scores if score.setting == head.strength)
+    assert chosen.log_loss == min(score.log_loss for score in head.scores)
+    assert log_loss_and_accuracy(head.logits(validation[0]), validation[1]) == pytest.approx(
+        (chosen.log_loss, chosen.accuracy), abs=1e-3
+    )
+    for strength in (head.strength * 10, head.strength / 10):
+        other = refit(features[:150], targets[:150], 4, strength)
+        assert log_loss_and_accuracy(other.logits(validation[0]), validation[1])[0] > chosen.log_loss
+
+
+def test_a_head_unsure_of_everything_is_not_preferred_to_one_that_is_often_right():
+    # Few images whose confident mistakes cost more log-loss than knowing nothing: log-loss alone takes the first strength.
+    random = np.random.default_rng(3)
+    targets = np.tile(np.arange(5), 24)
+    features = (1.6 * np.eye(5, 300)[targets] + random.standard_t(2, size=(120, 300))).astype(np.float32)
+    train, held = np.arange(120) < 40, np.arange(120) >= 40
+    head = fit_exact(features[train], targets[train], 5, validation=(features[held], targets[held]))
+    chosen = next(score for score in head.scores if score.setting == head.strength)
+    print(head.scores)
+    assert chosen.log_loss > min(score.log_loss for score in head.scores)
+    assert chosen.accuracy > head.scores[0].accuracy
 
 
 def test_a_path_gives_what_a_fit_from_nothing_gives():

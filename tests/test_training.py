@@ -1,5 +1,6 @@
 """The recipe end to end, with a real Trainer on tiny models: what a run leaves behind, and that it is right."""
 
+import errno
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from transformers import AutoModelForImageClassification, pipeline
 
 from tl_core.cli import main
 from tl_core.config import TrainConfig
+from tl_core.errors import JobError
 from tl_core.jobs import start_worker, stop_run
 from tl_core.ml.backbone import load_backbone
 from tl_core.ml.finetuning import newest_whole_checkpoint
@@ -298,7 +300,26 @@ def test_a_failure_is_told_in_the_status_and_the_log(photos: Path, tmp_path: Pat
     view = run.view()
     assert view.state == "failed"
     assert "cannot be loaded" in view.message
-    assert "Traceback" not in run.log_path.read_text()
+    log = run.log_path.read_text()
+    assert "error: " in log and "Traceback" not in log
+
+
+def test_a_disk_that_fills_up_is_told_and_the_run_can_go_on(
+    photos: Path, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = create_run(TrainConfig.parse({"data": str(photos), "model": str(save_resnet(tmp_path / "m").path)}), settings)
+
+    def fill_up(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tl_core.ml.training.save_backbone", fill_up)
+        with pytest.raises(JobError, match="is full; make room"):
+            work(run, settings, echo=None)
+    assert run.view().state == "failed"
+    assert "is full" in run.view().message
+    work(run, settings, echo=None)
+    assert run.view().state == "succeeded"
 
 
 def test_the_command_line_tells_the_whole_story(

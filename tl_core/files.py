@@ -3,8 +3,10 @@
 Must not know what the files mean.
 """
 
+import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,9 @@ from typing import Any
 
 from tl_core.errors import JobError
 from tl_core.settings import Settings
+
+# With less free than this a write has just failed, or the next one will.
+_NEARLY_NOTHING = 1024**2
 
 
 @contextmanager
@@ -24,6 +29,12 @@ def writing_to_home(settings: Settings) -> Iterator[None]:
             f"cannot write to {settings.home}: {failure.strerror or failure}; "
             "free some space or set TL_HOME to a folder that can be written"
         ) from failure
+
+
+def disk_is_full(failure: BaseException, folder: Path) -> bool:
+    """Whether a failure comes from a full disk; libraries tell it in errors of their own, or only as a failed write."""
+    told = isinstance(failure, OSError) and failure.errno == errno.ENOSPC
+    return told or "No space left" in str(failure) or shutil.disk_usage(folder).free < _NEARLY_NOTHING
 
 
 def write_json(path: Path, value: Any) -> None:

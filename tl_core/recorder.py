@@ -78,12 +78,12 @@ class Recorder:
         with (self.run.dir / "events.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(line + "\n")
 
-    def say(self, line: str) -> None:
+    def say(self, line: str, *, echoed: bool = True) -> None:
         """A line for the log, in plain words."""
         if self.writes_log:
             with self.run.log_path.open("a", encoding="utf-8") as stream:
                 stream.write(line + "\n")
-        if self.echo is not None:
+        if self.echo is not None and echoed:
             print(line, file=self.echo, flush=True)
 
     def note(self, text: str) -> None:

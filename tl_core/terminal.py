@@ -75,8 +75,9 @@ def spoken_seconds(seconds: float) -> str:
 def spoken_accuracy(metrics: dict[str, Any]) -> str:
     """The one honest sentence about a model: accuracy, its interval, on what."""
     low, high = metrics["accuracy_ci"]
+    part = "" if metrics["split"] == "all" else f"{metrics['split']} "
     return (
-        f"{metrics['accuracy']:.1%} of {metrics['images']:,} {metrics['split']} images right "
+        f"{metrics['accuracy']:.1%} of {metrics['images']:,} {part}images right "
         f"(95 % interval {low:.1%} to {high:.1%})"
     )
 

@@ -15,8 +15,9 @@ import numpy as np
 from tl_core.ml.heads import LinearHead, Score
 from tl_core.ml.logistic_regression import Floats, Integers, standardisation
 
-# On standardised features a linear layer is near its best after some hundred steps of this size, whatever the data set.
-DEFAULT_STEPS = 1000
+# Two seconds. Log-loss then is that of the exact head or close to it on digits and on drawn features of 10 to 50 classes
+# (200 to 14,000 images); with hundreds of classes more steps help, with fewer images training ends early by itself.
+DEFAULT_STEPS = 2000
 DEFAULT_LEARNING_RATE = 3e-3
 DEFAULT_BATCH_SIZE = 128
 DEFAULT_WEIGHT_DECAY = 0.01
@@ -107,6 +108,7 @@ def fit_by_trainer(
             save_strategy=watched,
             save_steps=every,
             save_total_limit=1,
+            save_only_model=True,
             load_best_model_at_end=validation is not None,
             metric_for_best_model="eval_loss" if validation is not None else None,
             logging_steps=every,

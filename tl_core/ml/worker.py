@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_core.errors import JobError, TLError
-from tl_core.files import writing_to_home
+from tl_core.files import disk_is_full, writing_to_home
 from tl_core.recorder import LogStream, Recorder, StopRequested
 from tl_core.runs import Run
 from tl_core.settings import Settings, read_settings
@@ -52,9 +52,20 @@ def work(
             recorder.finish("stopped")
             return {"run_id": run.id, "run_dir": str(run.dir), "model_dir": None, "stopped": True}
         except TLError as failure:
+            recorder.say(
+                "\n  ".join([f"error: {failure.message}", *failure.details]), echoed=False
+            )  # the caller says it
             recorder.finish("failed", error={"message": failure.message, "details": list(failure.details)})
             raise
         except BaseException as failure:
+            if disk_is_full(failure, run.dir):
+                _make_room(run)
+                full = JobError(
+                    f"the disk that holds {settings.home} is full; make room, then `python -m tl_core resume {run.id}` "
+                    "continues from the last checkpoint"
+                )
+                recorder.finish("failed", error={"message": full.message, "details": []})
+                raise full from failure
             recorder.say(traceback.format_exc().rstrip())
             sentence = f"an unexpected {type(failure).__name__}; log.txt in the run folder has the details"
             recorder.finish("failed", error={"message": sentence, "details": []})
@@ -62,6 +73,13 @@ def work(
         figures = {key: report["metrics"][key] for key in ("split", "images", "accuracy", "accuracy_ci", "macro_f1")}
         recorder.finish("stopped" if report["stopped"] else "succeeded", metrics=figures)
         return report
+
+
+def _make_room(run: Run) -> None:
+    """Remove the checkpoint that did not fit, so that the run's last words do."""
+    from tl_core.ml.finetuning import newest_whole_checkpoint
+
+    newest_whole_checkpoint(run.checkpoints_dir)
 
 
 @contextmanager
@@ -92,10 +110,8 @@ def main(arguments: list[str]) -> int:
         raise SystemExit(f"{run.dir} is no run folder")
     try:
         work(run, read_settings(), echo=sys.stderr, writes_log=False)
-    except JobError as failure:
-        print(f"error: {failure.message}", file=sys.stderr)
-        return 2
-    except TLError:
+    except TLError as failure:
+        print(f"error: {failure.message}", *failure.details, sep="\n  ", file=sys.stderr)
         return 2
     return 0
 
