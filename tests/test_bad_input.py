@@ -41,7 +41,7 @@ def refused(capsys: pytest.CaptureFixture[str], home: Path):
         details = lines[lines.index(errors[0]) + 1 :]
         assert all(line.startswith("  ") for line in details), err
         assert list_runs(read_settings()) == []
-        assert not [path for path in home.rglob("*") if ".tmp" in path.name or path.name.endswith(".new")]
+        assert not [path for path in home.rglob("*") if path.name.startswith(".")], "something half-written"
         return errors[0], [line.strip() for line in details]
 
     return run
@@ -50,6 +50,29 @@ def refused(capsys: pytest.CaptureFixture[str], home: Path):
 def test_no_such_path(refused, tmp_path: Path, photos: Path) -> None:
     line, _ = refused("train", "--data", tmp_path / "photo")
     assert "photo" in line and "photos" in line
+
+
+@pytest.mark.parametrize("word", ["~nobody/x", "x" * 300, "a\0b", "/dev/null"])
+def test_a_word_that_can_name_nothing(refused, word: str) -> None:
+    refused("check", word)
+    refused("predict", word, "x.jpg")
+    refused("predict", "tiny-resnet", word)
+
+
+def test_a_slip_of_the_pen_inside_a_folder_is_not_taken_for_a_hub_id(
+    refused, tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line, _ = refused("check", "photos/cats.zip")
+    assert "there is no photos/cats.zip" in line
+
+
+def test_a_name_cannot_forge_an_error_or_steer_the_terminal(refused, tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        (tmp_path / "odd" / label).mkdir(parents=True)
+        (tmp_path / "odd" / label / "x\nerror: forged\x1b[31m.jpg").write_bytes(b"")
+    _, details = refused("check", tmp_path / "odd")
+    assert not any("\x1b" in line for line in details)
 
 
 def test_an_empty_folder(refused, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tl_core.config import TrainConfig
 from tl_core.errors import DataError
+from tl_core.files import existing_path
 from tl_core.images.collection import natural_key
 from tl_core.recorder import LogStream
 from tl_core.runs import Run, create_run, find_run, list_runs
@@ -135,17 +136,9 @@ def predict(model: str, images: Sequence[str | Path], *, top: int = 0) -> list[d
     An image is a file; `sample:NAME` stands for one image of each class of a sample, of those that the model was not
     trained on. Raises DataError, ModelError, HubError.
     """
-    from tl_core.images.decode import open_upright
-
     settings = read_settings()
     source = open_model(model, settings, accept=_accept)
     files = [file for image in images for file in _files_of(str(image), source)]
-    pictures = []
-    for file in files:
-        try:
-            pictures.append(open_upright(file, settings.max_pixels))
-        except DataError as failure:
-            raise DataError(f"{file}: {failure.message}") from failure
     from tl_core.ml.inference import load_predictor, rank_labels
     from tl_core.ml.libraries import quieten
 
@@ -153,7 +146,7 @@ def predict(model: str, images: Sequence[str | Path], *, top: int = 0) -> list[d
     predictor = load_predictor(source)
     return [
         {"file": str(file), "labels": rank_labels(row, predictor.labels, top or len(predictor.labels))}
-        for file, row in zip(files, predictor.judge(pictures), strict=True)
+        for file, row in zip(files, predictor.read(files, settings.max_pixels), strict=True)
     ]
 
 
@@ -200,9 +193,10 @@ def _accept(config: dict[str, Any]) -> None:
 
 def _files_of(word: str, source: ModelSource) -> list[Path]:
     if not word.startswith("sample:"):
-        if not Path(word).is_file():
+        path = existing_path(word)
+        if path is None or not path.is_file():
             raise DataError(f"there is no image file {word!r}")
-        return [Path(word)]
+        return [path]
     from tl_core.ml.evaluation import choose_pictures
 
     _, pictures = choose_pictures(source, open_data(word, read_settings()), None)

@@ -5,6 +5,7 @@ person can mend it, 130 interrupted, 1 our fault. What a command needs is import
 when it runs, so that --help answers at once.
 """
 
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -31,6 +32,9 @@ CHECKING = "checking the images"
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # file names need not fit the terminal's encoding
+            stream.reconfigure(errors="backslashreplace")
     try:
         result = cli.main(args=arguments, prog_name="python -m tl_core", standalone_mode=False)
         return result if isinstance(result, int) else 0
@@ -52,7 +56,7 @@ def _fail(message: str, details: tuple[str, ...]) -> int:
 
 def _answer(as_json: bool, value: dict[str, Any], lines: list[str]) -> None:
     if as_json:
-        click.echo(json.dumps(value, ensure_ascii=False))
+        click.echo(json.dumps(value))
     else:
         for line in lines:
             click.echo(line)

@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 
 from tl_core.catalogue import DEFAULT_MODEL
 from tl_core.errors import ConfigError
+from tl_core.files import existing_path
 
 Strategy = Literal["frozen", "scratch"]
 MAX_SEED = 2**32 - 1  # numpy's and torch's common range
@@ -135,10 +136,11 @@ class TrainConfig(BaseModel):
     def with_absolute_paths(self) -> "TrainConfig":
         """The same configuration, meaning the same from any working directory."""
         local = {
-            name: str(Path(value).expanduser().absolute())
+            name: str(path.absolute())
             for name in ("data", "model")
-            if Path(value := getattr(self, name)).expanduser().exists()
-            and (name == "data" or os.sep in value or value in (".", ".."))
+            if (path := existing_path(getattr(self, name))) is not None
+            # A bare word is an embedded name or a run before it is a folder.
+            and (name == "data" or os.sep in getattr(self, name) or getattr(self, name) in (".", ".."))
         }
         return self.model_copy(update=local)
 

@@ -11,6 +11,7 @@ A `TLError` ends a command with exit code 2 and exactly one line `error: …`; `
 Anything else that is raised is a fault of this project (exit code 1). This module must not know who shows the message.
 """
 
+import unicodedata
 from collections.abc import Sequence
 
 
@@ -19,8 +20,17 @@ class TLError(Exception):
 
     def __init__(self, message: str, details: Sequence[str] = ()) -> None:
         super().__init__(message)
-        self.message = " ".join(message.split())
-        self.details = tuple(details)
+        self.message = printable(message)
+        self.details = tuple(printable(detail) for detail in details)
+
+
+def printable(text: str) -> str:
+    """`text` on one line and without control characters: file names may hold any, and must not steer a terminal."""
+    kept = (
+        character if unicodedata.category(character) not in ("Cc", "Cs") else "\N{REPLACEMENT CHARACTER}"
+        for character in " ".join(text.split())
+    )
+    return "".join(kept)
 
 
 class ConfigError(TLError):

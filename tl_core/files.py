@@ -15,6 +15,16 @@ from typing import Any
 from tl_core.errors import JobError
 from tl_core.settings import Settings
 
+
+def existing_path(text: str) -> Path | None:
+    """The file or folder that a word names, None where it names none (or could not: too long, a zero byte)."""
+    path = Path(os.path.expanduser(text))
+    try:
+        return path if text and path.exists() else None
+    except (OSError, ValueError):
+        return None
+
+
 # With less free than this a write has just failed, or the next one will.
 _NEARLY_NOTHING = 1024**2
 

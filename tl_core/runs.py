@@ -23,7 +23,7 @@ import psutil
 
 from tl_core.config import TrainConfig
 from tl_core.errors import JobError
-from tl_core.files import read_json, write_atomically, write_json, writing_to_home
+from tl_core.files import existing_path, read_json, write_atomically, write_json, writing_to_home
 from tl_core.settings import Settings
 
 StoredState = Literal["running", "succeeded", "stopped", "failed"]
@@ -228,8 +228,9 @@ def list_runs(settings: Settings) -> list[Run]:
 
 def find_run(text: str, settings: Settings) -> Run:
     """The run meant by an id, a unique prefix of one, a run folder, or `last`. Raises JobError otherwise."""
-    if (Path(text) / "config.json").is_file() and (Path(text) / "owner.json").is_file():
-        return Run(Path(text).resolve())
+    folder = existing_path(text)
+    if folder is not None and (folder / "config.json").is_file() and (folder / "owner.json").is_file():
+        return Run(folder.resolve())
     runs = list_runs(settings)
     if not runs:
         raise JobError(f"there is no run {text!r}: no run was made yet in {settings.home}; start one with `train`")

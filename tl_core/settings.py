@@ -55,7 +55,7 @@ def read_settings() -> Settings:
     """Read the environment. Raises ConfigError for a number that is not one."""
     home = os.environ.get("TL_HOME")
     return Settings(
-        home=Path(home).expanduser().absolute() if home else Path(platformdirs.user_data_dir("tl_core", False)),
+        home=Path(os.path.expanduser(home)).absolute() if home else Path(platformdirs.user_data_dir("tl_core", False)),
         max_pixels=_whole_number("TL_MAX_PIXELS", DEFAULT_MAX_PIXELS),
         max_files=_whole_number("TL_MAX_FILES", DEFAULT_MAX_FILES),
         max_unpacked_bytes=_whole_number("TL_MAX_UNPACKED_BYTES", DEFAULT_MAX_UNPACKED_BYTES),

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tl_core import catalogue, hub
-from tl_core.errors import DataError, JobError, ModelError
+from tl_core.errors import JobError, ModelError
+from tl_core.files import existing_path
 from tl_core.images.collection import Collection
 from tl_core.runs import Run, find_run
 from tl_core.settings import Settings
@@ -38,11 +39,7 @@ def open_data(
     from tl_core.images.intake import open_collection
 
     local, notes = data, []
-    if not data.startswith("sample:") and not Path(data).expanduser().exists() and hub.is_hub_id(data):
-        if "/" not in data:
-            raise DataError(
-                f"there is no file or folder {data!r} here; samples are written sample:{data}, Hub datasets owner/name"
-            )
+    if _means_the_hub(data):
         fetched = hub.fetch_dataset(data, settings)
         local, notes = str(fetched.path), list(fetched.notes)
     collection = open_collection(
@@ -51,6 +48,16 @@ def open_data(
     collection.source = data
     collection.notes[:0] = notes
     return collection
+
+
+def _means_the_hub(data: str) -> bool:
+    """owner/name, unless something here is called so, or `owner` is a folder here and `name` a slip of the pen."""
+    return (
+        "/" in data
+        and hub.is_hub_id(data)
+        and existing_path(data) is None
+        and existing_path(data.split("/", maxsplit=1)[0]) is None
+    )
 
 
 def open_model(
@@ -65,11 +72,10 @@ def open_model(
     `accept` is shown the config.json of a Hub model before its weights are fetched, and may raise ModelError.
     Raises ModelError, JobError or HubError.
     """
-    embedded = catalogue.BACKBONES_DIR / text
-    if "/" not in text and (embedded / "config.json").is_file():
-        return _checked(ModelSource(text, embedded, "embedded"), weights)
-    folder = Path(text).expanduser()
-    if folder.is_dir():
+    if "/" not in text and existing_path(str(catalogue.BACKBONES_DIR / text / "config.json")) is not None:
+        return _checked(ModelSource(text, catalogue.BACKBONES_DIR / text, "embedded"), weights)
+    folder = existing_path(text)
+    if folder is not None and folder.is_dir():
         if (folder / "owner.json").is_file():
             return _run_model(Run(folder), text, weights)
         return _checked(ModelSource(text, folder, "folder"), weights)

@@ -77,8 +77,7 @@ def spoken_accuracy(metrics: dict[str, Any]) -> str:
     low, high = metrics["accuracy_ci"]
     part = "" if metrics["split"] == "all" else f"{metrics['split']} "
     return (
-        f"{metrics['accuracy']:.1%} of {metrics['images']:,} {part}images right "
-        f"(95 % interval {low:.1%} to {high:.1%})"
+        f"{metrics['accuracy']:.1%} of {metrics['images']:,} {part}images right (95 % interval {low:.1%} to {high:.1%})"
     )
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from tl_core.ml.heads import LinearHead, Score
 from tl_core.ml.logistic_regression import Floats, Integers, standardisation
 
-# Two seconds. Log-loss then is that of the exact head or close to it on digits and on drawn features of 10 to 50 classes
-# (200 to 14,000 images); with hundreds of classes more steps help, with fewer images training ends early by itself.
+# Two seconds. The log-loss is then about that of the exact head on digits and on drawn features of 10 to 50 classes;
+# hundreds of classes would gain from more steps, and with few images training ends early by itself.
 DEFAULT_STEPS = 2000
 DEFAULT_LEARNING_RATE = 3e-3
 DEFAULT_BATCH_SIZE = 128

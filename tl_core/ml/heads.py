@@ -131,7 +131,7 @@ def _follow_path(parts: Sequence[Part], weights: Floats | None) -> tuple[tuple[S
     solutions: list[Solution | None] = [None] * len(parts)
     targets = np.concatenate([held_targets for _, _, held_targets in parts])
     least_loss, best_accuracy, in_vain = np.inf, 0.0, 0
-    for strength in STRENGTHS:
+    for strength in [strength for strength in STRENGTHS if strength <= parts[0][0].decisive] or STRENGTHS[-1:]:
         logits = []
         for place, (problem, held, _) in enumerate(parts):
             solutions[place] = solution = problem.solve(strength, solutions[place])

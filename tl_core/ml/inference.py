@@ -3,22 +3,21 @@
 Must not know runs or training.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from PIL.Image import Image
 
-from tl_core.errors import ModelError
+from tl_core.errors import DataError, ModelError
 from tl_core.images.decode import open_upright
 from tl_core.ml.backbone import load_processor, load_weights, read_architecture
 from tl_core.ml.machine import current_device
 from tl_core.sources import ModelSource
 
 BATCH_SIZE = 32
-T = TypeVar("T")
 
 
 class Predictor:
@@ -30,29 +29,35 @@ class Predictor:
         self.processor = processor
         self.labels = list(labels)
 
-    def judge(self, pictures: Sequence[Image]) -> np.ndarray:
-        """(N, C) float32 softmax probabilities of upright RGB pictures, by the checkpoint's own processor."""
-        parts = [self._judge_batch(batch) for _, batch in _batches(pictures)]
-        return np.concatenate(parts) if parts else np.zeros((0, len(self.labels)), np.float32)
-
-    def _judge_batch(self, pictures: Sequence[Image]) -> np.ndarray:
-        with torch.inference_mode():
-            pixels = self.processor(images=list(pictures), return_tensors="pt")["pixel_values"].to(self.device)
-            return self.model(pixel_values=pixels).logits.float().softmax(-1).cpu().numpy()
-
     def read(
         self,
         files: Sequence[Path],
         max_pixels: int,
         progress: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
-        """(N, C) probabilities of image files. Raises DataError for a file that cannot be read."""
-        parts = []
-        for begin, batch in _batches(files):
-            parts.append(self._judge_batch([open_upright(file, max_pixels) for file in batch]))
+        """(N, C) float32 softmax probabilities of image files, by the checkpoint's own processor.
+
+        No more than a batch is in memory at a time. Raises DataError for a file that cannot be read.
+        """
+        parts = [np.zeros((0, len(self.labels)), np.float32)]
+        for begin in range(0, len(files), BATCH_SIZE):
+            batch = files[begin : begin + BATCH_SIZE]
+            parts.append(self._judge([_open(file, max_pixels) for file in batch]))
             if progress is not None:
                 progress(begin + len(batch), len(files))
-        return np.concatenate(parts) if parts else np.zeros((0, len(self.labels)), np.float32)
+        return np.concatenate(parts)
+
+    def _judge(self, pictures: Sequence[Image]) -> np.ndarray:
+        with torch.inference_mode():
+            pixels = self.processor(images=list(pictures), return_tensors="pt")["pixel_values"].to(self.device)
+            return self.model(pixel_values=pixels).logits.float().softmax(-1).cpu().numpy()
+
+
+def _open(file: Path, max_pixels: int) -> Image:
+    try:
+        return open_upright(file, max_pixels)
+    except DataError as failure:
+        raise DataError(f"{file}: {failure.message}") from failure
 
 
 def load_predictor(source: ModelSource) -> Predictor:
@@ -73,8 +78,3 @@ def rank_labels(probabilities: np.ndarray, labels: Sequence[str], count: int) ->
     """The `count` most probable labels of one (C,) row, best first, as {label, score}."""
     best = np.argsort(-probabilities, kind="stable")[:count]
     return [{"label": labels[index], "score": float(probabilities[index])} for index in best]
-
-
-def _batches(items: Sequence[T]) -> Iterator[tuple[int, Sequence[T]]]:
-    for begin in range(0, len(items), BATCH_SIZE):
-        yield begin, items[begin : begin + BATCH_SIZE]

@@ -70,6 +70,11 @@ class RegressionProblem:
         self._rotated = rotated
         self._squares = np.append(variances, len(features))
 
+    @property
+    def decisive(self) -> float:
+        """The strength that outweighs the data even along their first axis; above it W is next to 0."""
+        return float(self._squares[:-1].max(initial=0.0)) / len(self._present)
+
     def solve(self, strength: float, start: Solution | None = None, *, final: bool = False) -> Solution:
         """Minimum for `strength`, begun from `start`: roughly in float32, or tightly in float64 for `final`."""
         penalty = np.full(len(self._squares), strength)
