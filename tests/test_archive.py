@@ -13,7 +13,7 @@ import pytest
 
 from tl_core.errors import DataError
 from tl_core.images.archive import unpack
-from tl_core.images.unpacked import make_once
+from tl_core.images.unpacked import Unpacking, make_once
 from tl_core.settings import Settings
 
 
@@ -133,7 +133,7 @@ def test_a_damaged_member_leaves_nothing_behind(tmp_path: Path, settings: Settin
 
 def test_too_many_entries_are_refused(tmp_path: Path, settings: Settings) -> None:
     path = make_zip(tmp_path / "a.zip", {f"x/{number}": b"" for number in range(11)})
-    with pytest.raises(DataError, match=r"has 11 entries; at most 10 are taken \(TL_MAX_FILES\)"):
+    with pytest.raises(DataError, match=r"has 11 entries; at most 10 are taken \(set TL_MAX_FILES to allow more\)"):
         unpack(path, replace(settings, max_files=10))
 
 
@@ -225,3 +225,71 @@ def test_what_a_killed_process_left_is_not_used_and_later_removed(tmp_path: Path
     assert list(make_once(tmp_path, "x", 1, lambda folder: None).iterdir()) == []
     assert fresh.exists()
     assert not stale.exists()
+
+
+def test_a_name_that_is_marked_as_utf8_and_is_not_is_explained(tmp_path: Path, settings: Settings) -> None:
+    path = make_zip(tmp_path / "a.zip", {"\u00e9\u00e9/1.png": b"1"})
+    path.write_bytes(path.read_bytes().replace("\u00e9\u00e9".encode(), b"\xff\xfe\xfa\xfb"))
+    with pytest.raises(DataError, match="is not a zip archive that can be read"):
+        unpack(path, settings)
+
+
+def test_what_is_no_image_leaves_an_empty_file(tmp_path: Path, settings: Settings) -> None:
+    members = {"cats/1.png": b"one", "labels.csv": b"two", "cats/film.mp4": b"three", "cats/inner.zip": b"four"}
+    folder = unpack(make_zip(tmp_path / "a.zip", members), settings)
+    sizes = {name: (folder / name).stat().st_size for name in files_below(folder)}
+    assert sizes == {"cats/1.png": 3, "labels.csv": 3, "cats/film.mp4": 0, "cats/inner.zip": 0}
+
+
+@pytest.mark.parametrize(
+    ("members", "found"), [({"a.mp4": b"x", "b.txt": b"x"}, "2 other files, such as a.mp4"), ({}, "nothing")]
+)
+def test_a_zip_without_images_is_refused_unwritten(
+    tmp_path: Path, settings: Settings, members: dict[str, bytes], found: str
+) -> None:
+    with pytest.raises(DataError, match=f"holds no images but .*{found}"):
+        unpack(make_zip(tmp_path / "a.zip", members), settings)
+    assert not settings.home.exists()
+
+
+def zip_bytes(tmp_path: Path, members: Mapping[str, bytes]) -> bytes:
+    return make_zip(tmp_path / "inner", members).read_bytes()
+
+
+def test_archives_in_an_archive_are_unpacked_one_level_deep(tmp_path: Path, settings: Settings) -> None:
+    deepest = zip_bytes(tmp_path, {"x.png": b"x"})
+    members = {
+        "train.zip": zip_bytes(tmp_path, {"train/cat/1.png": b"1", "train/dog/2.png": b"2", "train/deep.zip": deepest}),
+        "test.zip": zip_bytes(tmp_path, {"cat/3.png": b"3"}),
+        "labels.csv": b"file,label",
+    }
+    folder = unpack(make_zip(tmp_path / "a.zip", members), settings)
+    assert files_below(folder) == [
+        "labels.csv",
+        "test/cat/3.png",
+        "train/cat/1.png",
+        "train/deep.zip",
+        "train/dog/2.png",
+    ]
+
+
+def test_the_limits_hold_for_nested_archives_together(tmp_path: Path, settings: Settings) -> None:
+    inner = zip_bytes(tmp_path, {"1.png": bytes(100_000)})
+    path = make_zip(tmp_path / "a.zip", {f"{n}.zip": inner for n in range(3)})
+    assert len(files_below(unpack(path, replace(settings, max_unpacked_bytes=310_000)))) == 3
+    make_zip(path, {f"{n}.zip": inner for n in range(4)})
+    with pytest.raises(DataError, match="expands to"):
+        unpack(path, replace(settings, max_unpacked_bytes=310_000))
+    with pytest.raises(DataError, match="has 6 entries; at most 5"):
+        unpack(path, replace(settings, max_files=5))
+    bad = zip_bytes(tmp_path, {"../1.png": b"1"})
+    with pytest.raises(DataError, match="points outside"):
+        unpack(make_zip(path, {"bad.zip": bad}), settings)
+    assert len(list(settings.data_dir.iterdir())) == 1
+
+
+def test_progress_is_told_in_bytes(tmp_path: Path, settings: Settings) -> None:
+    told: list[tuple[int, int]] = []
+    path = make_zip(tmp_path / "a.zip", {"x/1.png": bytes(100), "x/2.png": bytes(50)})
+    unpack(path, settings, Unpacking(lambda done, total: told.append((done, total))))
+    assert told == [(100, 150), (150, 150)]

@@ -70,14 +70,15 @@ def test_every_option_has_words_and_a_group() -> None:
         assert flag(option.name).startswith("--")
 
 
-def test_local_paths_become_absolute_and_other_words_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "tiny-resnet").mkdir()
-    monkeypatch.chdir(tmp_path)
-    config = TrainConfig.parse({"data": "photos", "model": "tiny-resnet"}).with_absolute_paths()
-    assert config.data == str(tmp_path / "photos")
-    assert config.model == "tiny-resnet"
-    assert TrainConfig.parse({"data": "sample:digits"}).with_absolute_paths().data == "sample:digits"
+def test_what_is_handed_on_names_no_folder_of_this_computer(tmp_path: Path) -> None:
+    config = TrainConfig.parse({"data": str(tmp_path / "photos"), "model": "owner/name"}).portable()
+    assert (config.data, config.model) == ("photos", "owner/name")
+    assert TrainConfig.parse({"data": "sample:digits"}).portable().data == "sample:digits"
+
+
+def test_contradictions_are_reported_beside_wrong_values() -> None:
+    found = problems({"data": "x", "seed": -1, "label_smoothing": 0.1})
+    assert len(found) == 2
 
 
 @pytest.mark.parametrize(

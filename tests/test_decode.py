@@ -4,6 +4,7 @@ import io
 import logging
 import struct
 import threading
+import tracemalloc
 import warnings
 import zlib
 from pathlib import Path
@@ -14,7 +15,8 @@ from pictures import picture
 from PIL import Image, ImageOps
 
 from tl_core.errors import DataError
-from tl_core.images.decode import decode, open_upright
+from tl_core.images import decode as decoding
+from tl_core.images.decode import DARK, decode, open_upright
 
 LIMIT = 1_000_000
 
@@ -179,7 +181,7 @@ def test_the_picture_outlives_its_file(tmp_path: Path) -> None:
         (b"\0\0\0\x18ftypisom\0\0\0\0", "not an image: it is a video"),
         (b"\0" * 5000, "not an image: it is nothing but zero bytes"),
         (b"\x89PNG\r\n\x1a\n broken", "damaged: it begins like an image, but its header cannot be read"),
-        (b"\xca\xfe\xba\xbe\x00\x01", "not an image, or of a kind that Pillow cannot read"),
+        (b"\xca\xfe\xba\xbe\x00\x01", "not an image, or of a kind that is not read; save it as JPEG or PNG"),
     ],
 )
 def test_what_is_not_an_image_is_called_by_its_name(content: bytes, reason: str) -> None:
@@ -253,3 +255,58 @@ def test_no_warning_leaks_from_odd_files_in_several_threads() -> None:
             thread.join()
         assert warnings.filters[0][0] == "error"
     assert failures == []
+
+
+def test_a_postscript_file_is_refused_and_no_program_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = tmp_path / "started"
+    stub = tmp_path / "gs"
+    stub.write_text(f"#!/bin/sh\ntouch {started}\nexit 1\n")
+    stub.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 50 50\n%%EndComments\nshowpage\n%%EOF\n"
+    with pytest.raises(DataError, match="not an image: it is a PostScript drawing"):
+        open_upright(io.BytesIO(content), LIMIT)
+    assert not started.exists()
+
+
+@pytest.mark.parametrize("kind", ["TGA", "PCX", "ICO", "SGI"])
+def test_kinds_that_are_not_listed_are_not_read(kind: str) -> None:
+    with pytest.raises(DataError, match="not an image"):
+        open_upright(stored(picture(0.5, 1), kind), LIMIT)
+
+
+@pytest.mark.parametrize(("top", "special"), [(255, DARK), (4095, DARK), (4096, "16-bit"), (65535, "16-bit")])
+def test_sixteen_bits_that_hold_twelve_are_told(top: int, special: str) -> None:
+    assert decode(stored(Image.fromarray(ramp(np.uint16, top)), "PNG"), LIMIT).special == special
+
+
+def test_every_sixteen_bit_value_is_rounded_to_the_nearest_of_eight() -> None:
+    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    grey = np.asarray(decode(stored(Image.fromarray(values), "PNG"), LIMIT).image)[:, :, 0]
+    assert np.array_equal(grey, np.round(values / 257.0).astype(np.uint8))
+
+
+def test_sixteen_bits_take_little_memory_beside_the_picture() -> None:
+    side = 2000
+    image = Image.fromarray(np.full((side, side), 30_000, dtype=np.uint16))
+    tracemalloc.start()
+    decoding._to_rgb(image)  # numpy's memory is traced, Pillow's own is not
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 7 * side * side
+
+
+def test_colours_that_cannot_be_converted_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(image: Image.Image, mode: str) -> Image.Image:
+        raise ValueError("conversion not supported")
+
+    stream = stored(picture(0.5, 1).convert("CMYK"), "TIFF")
+    monkeypatch.setattr(Image.Image, "convert", refuse)
+    with pytest.raises(DataError, match=r"its colours \(CMYK\) cannot be read: conversion not supported"):
+        open_upright(stream, LIMIT)
+
+
+def test_a_fault_of_ours_is_not_called_a_damaged_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "_to_rgb", lambda image: image.nothing)
+    with pytest.raises(AttributeError):
+        open_upright(stored(picture(0.5, 1), "PNG"), LIMIT)

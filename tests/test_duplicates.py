@@ -230,6 +230,13 @@ def test_thousands_of_look_alikes_cost_a_bounded_number_of_pairs_each() -> None:
     assert max(Counter(found.groups).values()) <= CHAIN_SHARE * 800
 
 
+def test_look_alikes_of_different_hashes_cost_no_more_pairs() -> None:
+    noise, generator = np.random.default_rng(0), random.Random(0)
+    hashes = [1 << generator.randrange(64) | 1 << generator.randrange(64) for _ in range(3000)]
+    pictures = [made(f"{n:04}", textured() + noise.normal(0, 1, 256), phash) for n, phash in enumerate(hashes)]
+    assert len(find_duplicates(pictures).near_pairs) <= 64 * len(pictures)
+
+
 def test_the_order_of_the_pictures_does_not_matter() -> None:
     noise = np.random.default_rng(0)
     pictures = series(30) + fillers(70, "b")

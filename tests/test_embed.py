@@ -20,6 +20,7 @@ from tl_core.ml.worker import work
 from tl_core.runs import create_run
 from tl_core.settings import Settings
 
+WORDS = {"family": "ResNet", "summary": "To test with: a 'small' one.", "data": "Two colours."}
 MAX_PARAMETERS = 3_500_000
 MAX_BYTES = 8_000_000
 
@@ -33,12 +34,12 @@ def test_a_run_becomes_a_backbone_of_half_the_bytes_with_a_card(tmp_path: Path, 
     )
     run = create_run(config, settings)
     with pytest.raises(ModelError, match="has no report"):
-        embed(run, "small", "ResNet", "To test with.", settings, tmp_path / "backbones")
+        embed(run, "small", WORDS, settings, tmp_path / "backbones")
     report = work(run, settings, echo=None)
-    folder = embed(run, "small", "ResNet", "To test with.", settings, tmp_path / "backbones")
+    folder = embed(run, "small", WORDS, settings, tmp_path / "backbones")
 
     (found,) = catalogue.embedded(tmp_path / "backbones")
-    assert (found.id, found.family, found.summary, found.image_size) == ("small", "ResNet", "To test with.", 32)
+    assert (found.id, found.family, found.summary, found.image_size) == ("small", "ResNet", WORDS["summary"], 32)
     kinds = {value.dtype for value in load_file(folder / "model.safetensors").values() if value.is_floating_point()}
     assert kinds == {torch.float16}
     assert AutoModelForImageClassification.from_pretrained(folder).dtype == torch.float32
@@ -46,6 +47,7 @@ def test_a_run_becomes_a_backbone_of_half_the_bytes_with_a_card(tmp_path: Path, 
     assert recipe["data"] == "data" and recipe["model"] == "small" and recipe["max_steps"] == 20
     card = (folder / "README.md").read_text()
     assert f"{report['metrics']['accuracy']:.4f}" in card
+    assert "On the 40 validation images" in card
     assert str(tmp_path) not in card
 
 

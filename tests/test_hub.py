@@ -18,7 +18,9 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils._validators import validate_repo_id
 
 from tl_core.errors import ConfigError, DataError, HubError, ModelError, TLError
-from tl_core.hub import fetch_dataset, fetch_model, is_hub_id, repository
+from tl_core.hub import datasets, fetch_dataset, fetch_model, is_hub_id, repository
+from tl_core.images.decode import IMAGE_KINDS
+from tl_core.images.table_files import TABLE_EXTENSIONS
 from tl_core.settings import Settings
 
 CONFIG = json.dumps({"model_type": "resnet"}).encode()
@@ -333,6 +335,26 @@ def test_with_the_hub_forbidden_an_unknown_id_is_said_without_a_question(hub: Hu
     assert hub.requests == []
 
 
+@pytest.mark.parametrize("index", [b"{}", b"[]", b"{", b'{"weight_map": []}', b'{"weight_map": {}}'])
+def test_a_damaged_index_in_the_cache_counts_as_not_kept(
+    hub: Hub, settings: Settings, offline: Settings, index: bytes
+) -> None:
+    kept = fetch_model("owner/sharded", settings).path / "model.safetensors.index.json"
+    kept.resolve().write_bytes(index)
+    with pytest.raises(HubError, match="not on this machine"):
+        fetch_model("owner/sharded", offline)
+
+
+def test_a_pickle_that_another_program_left_in_the_cache_is_called_one(
+    hub: Hub, settings: Settings, offline: Settings
+) -> None:
+    folder = fetch_model("owner/plain", settings).path
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(ModelError, match=r"no safetensors weights, only pytorch_model\.bin"):
+        fetch_model("owner/plain", offline)
+
+
 # --- datasets
 
 
@@ -457,6 +479,11 @@ def test_a_cached_dataset_works_without_a_network(
             path.unlink(missing_ok=True)
     with pytest.raises(HubError, match="is not on this machine and HF_HUB_OFFLINE forbids"):
         fetch_dataset("owner/leaves", offline)
+
+
+def test_the_hub_side_fetches_what_the_image_side_reads() -> None:
+    assert {ending for endings in IMAGE_KINDS.values() for ending in endings} == datasets.IMAGE_SUFFIXES
+    assert datasets.TABLE_SUFFIXES == TABLE_EXTENSIONS
 
 
 # --- ids

@@ -5,8 +5,12 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pictures import make_folder, picture
+from PIL import Image
 
 from tl_core.errors import DataError
 from tl_core.images.collection import Collection
@@ -156,7 +160,9 @@ def test_columns_are_passed_on_and_refused_where_there_is_no_table(tmp_path: Pat
     root = make_folder(tmp_path / "d", {"x": 1, "y": 1})
     (root / "t.csv").write_text("image,label,size\nx/000.png,a,big\ny/000.png,a,small\n")
     assert open_collection(str(root / "t.csv"), settings, label_column="size").classes == ["big", "small"]
-    with pytest.raises(DataError, match="holds class folders; columns can only be named for a table"):
+    assert open_collection(str(root), settings, label_column="size").classes == ["big", "small"]
+    (root / "t.csv").unlink()
+    with pytest.raises(DataError, match="holds no table; columns can only be named for one"):
         open_collection(str(root), settings, label_column="size")
 
 
@@ -179,7 +185,7 @@ def test_a_table_with_one_class_is_refused_before_anything_is_decoded(tmp_path: 
         ("one.png", "is one image; give the folder"),
         ("model.tar.gz", "is neither a folder, a zip archive nor a table"),
         ("fake.zip", "is not a zip archive that can be read"),
-        ("sample:digts", r"there is no sample 'digts'; did you mean sample:digits\?"),
+        ("sample:digts", r"there is no sample 'digts' \(did you mean sample:digits\?\); the samples are"),
     ],
 )
 def test_what_is_not_data_is_explained(tmp_path: Path, settings: Settings, name: str, message: str) -> None:
@@ -211,3 +217,67 @@ def test_a_thousand_classes_of_five(tmp_path: Path, settings: Settings) -> None:
     collection = open_collection(str(root), settings)
     assert (len(collection.classes), len(collection.pictures)) == (1000, 5000)
     assert collection.classes[:3] == ["0", "1", "2"]
+
+
+def test_a_table_beats_the_folders_whose_images_it_labels(tmp_path: Path, settings: Settings) -> None:
+    root = make_folder(tmp_path / "d", {"batch0": 2, "batch1": 2})
+    rows = [
+        f"{path.relative_to(root).as_posix()},{'cat' if '000' in path.name else 'dog'}" for path in root.glob("*/*")
+    ]
+    (root / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
+    collection = open_collection(str(root), settings)
+    assert shape(collection) == {"cat": 2, "dog": 2}
+    assert any("('batch0', 'batch1') count for nothing" in note for note in collection.notes)
+
+
+def test_a_device_is_called_one(settings: Settings) -> None:
+    with pytest.raises(DataError, match="/dev/null is a device or a pipe"):
+        open_collection("/dev/null", settings)
+
+
+def test_classes_that_differ_in_blanks_are_one_and_in_capitals_are_told(tmp_path: Path, settings: Settings) -> None:
+    root = make_folder(tmp_path / "d", {"big cat": 2, "big  cat ": 1, "Dog": 1, "dog": 1})
+    collection = open_collection(str(root), settings)
+    assert shape(collection) == {"big cat": 3, "Dog": 1, "dog": 1}
+    assert any("'Dog', 'dog' differ only in capital letters" in note for note in collection.notes)
+
+
+def test_dark_sixteen_bit_images_are_told(tmp_path: Path, settings: Settings) -> None:
+    root = make_folder(tmp_path / "d", {"cat": 2, "dog": 2})
+    Image.fromarray(np.full((8, 8), 4000, dtype=np.uint16)).save(root / "cat/x-ray.png")
+    (note,) = open_collection(str(root), settings).notes
+    assert note.startswith("1 16-bit image uses 12 bits or fewer (such as 'cat/x-ray.png')")
+
+
+@pytest.mark.parametrize("form", ["zip", "folder"])
+def test_archives_inside_are_opened(tmp_path: Path, settings: Settings, form: str) -> None:
+    (tmp_path / "packed").mkdir()
+    for seed, split in enumerate(("train", "test")):
+        folder = make_folder(tmp_path / split, {"cat": 2, "dog": 2}, seed=seed)
+        zipped(folder, tmp_path / "packed" / f"{split}.zip", f"{split}/")
+    data = zipped(tmp_path / "packed", tmp_path / "all.zip") if form == "zip" else tmp_path / "packed"
+    told: list[tuple[int, int]] = []
+    collection = open_collection(str(data), settings, unpacking=lambda done, total: told.append((done, total)))
+    assert (shape(collection), collection.given_splits) == ({"cat": 4, "dog": 4}, ("train", "test"))
+    assert told[-1][0] == told[-1][1] > 0
+    assert "train/cat/000.png" in {picture.name for picture in collection.pictures}
+
+
+def test_what_was_unpacked_for_a_refused_collection_is_removed(tmp_path: Path, settings: Settings) -> None:
+    archive = zipped(make_folder(tmp_path / "one", {"cat": 2}), tmp_path / "one.zip")
+    table = pa.table({"image": [b"no image", b"none either"], "label": ["cat", "dog"]})
+    pq.write_table(table, tmp_path / "t.parquet")
+    for data in (archive, tmp_path / "t.parquet"):
+        with pytest.raises(DataError):
+            open_collection(str(data), settings)
+        assert list(settings.data_dir.iterdir()) == []
+
+
+def test_what_an_earlier_success_unpacked_is_kept_when_another_request_fails(
+    tmp_path: Path, settings: Settings
+) -> None:
+    archive = zipped(make_folder(tmp_path / "d", {"cat": 2, "dog": 2}), tmp_path / "d.zip")
+    open_collection(str(archive), settings)
+    with pytest.raises(DataError, match="holds no table"):
+        open_collection(str(archive), settings, label_column="x")
+    assert len(list(settings.data_dir.iterdir())) == 1

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "tl_core"
 LAYERS = (
     {"errors", "settings", "catalogue", "config", "files"},
     {"runs", "images", "hub", "model_card"},
-    {"recorder", "sources", "jobs", "deploy"},
+    {"recorder", "parts", "sources", "jobs", "deploy"},
     {"ml"},
     {"api", "cli", "terminal", "__main__", "__init__"},
     {"ui"},

@@ -195,10 +195,29 @@ def test_a_folder_that_is_not_arranged_as_classes_is_explained(
 
 def test_too_many_files_are_refused(tmp_path: Path, settings: Settings) -> None:
     root = touch(tmp_path / "d", [f"{label}/{number}.png" for label in "ab" for number in range(6)])
-    with pytest.raises(DataError, match=r"holds more than 10 files \(the limit is TL_MAX_FILES\)"):
+    with pytest.raises(DataError, match=r"holds more than 10 files; .*set TL_MAX_FILES to allow more"):
         walk(root, replace(settings, max_files=10))
 
 
 def test_many_classes_are_no_matter(tmp_path: Path, settings: Settings) -> None:
     listing = listed(touch(tmp_path / "d", [f"{number}/{n}.png" for number in range(500) for n in range(2)]), settings)
     assert len({file.label for file in listing.files}) == 500
+
+
+def test_a_division_inside_class_folders_is_said_not_to_be_used(tmp_path: Path, settings: Settings) -> None:
+    names = [f"{label}/{split}/1.png" for label in ("cats", "dogs") for split in ("train", "test")]
+    listing = listed(touch(tmp_path / "d", names), settings)
+    assert {file.split for file in listing.files} == {None}
+    assert len(listing.notes) == 1
+    assert "2 class folders hold folders named like train and test ('cats', 'dogs')" in listing.notes[0]
+    assert listed(touch(tmp_path / "e", ["cats/indoors/1.png", "dogs/1.png"]), settings).notes == []
+
+
+def test_a_table_that_is_not_used_is_said(tmp_path: Path, settings: Settings) -> None:
+    listing = listed(touch(tmp_path / "d", ["cats/1.png", "dogs/1.png", "labels.csv"]), settings)
+    assert "not the labels in 'labels.csv'" in listing.notes[0]
+
+
+def test_only_what_claimed_to_be_an_image_is_unexpectedly_left_out(tmp_path: Path, settings: Settings) -> None:
+    root = touch(tmp_path / "d", ["cats/1.png", "dogs/1.png", "a.txt", "labels.csv", "stray.png", "x.heic"])
+    assert {s.name for s in listed(root, settings).skipped if not s.expected} == {"stray.png", "x.heic"}

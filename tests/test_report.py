@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,9 +64,10 @@ def test_a_sound_collection_gives_figures_and_no_warning() -> None:
         "duplicates": {
             "exact": {"groups": 0, "images": 0, "largest": 0, "files": []},
             "near": {"groups": 0, "images": 0, "largest": 0, "files": []},
+            "conflicting": 0,
             "conflicts": [],
         },
-        "leakage": {"images": 0, "exact": [], "near": []},
+        "leakage": {"images": 0, "exact": [], "near": [], "more": 0},
         "splits": {"train": 154, "validation": 33, "test": 33, "reported": "test", "given": False, "folds": False},
         "recommendation": report.recommendation,
         "warnings": [],
@@ -116,7 +118,9 @@ def test_very_small_images_are_warned_of() -> None:
 def test_many_skipped_files_are_warned_of_and_few_are_not() -> None:
     pictures = collected({"a": 150, "b": 150})
     skipped = [Skipped(f"{n}.png", "empty file") for n in range(20)]
-    assert warned(report_on(pictures, skipped), "20 of 320 files were left out")
+    assert warned(report_on(pictures, skipped), "20 of 320 images were left out")
+    others = [Skipped(f"{n}.txt", "not an image", expected=True) for n in range(200)]
+    assert not warned(report_on(pictures, others), "left out")
     assert not warned(report_on(pictures, skipped[:3]), "left out")
     assert report_on(pictures, skipped[:1]).skipped == [{"file": "0.png", "reason": "empty file"}]
 
@@ -143,7 +147,7 @@ def test_duplicates_and_conflicts_are_named() -> None:
     ]
     assert warned(report, "4 files are copies of one another (2 groups)")
     assert warned(report, "4 images are nearly the same as others (2 groups)")
-    assert warned(report, "2 images have two labels")
+    assert warned(report, "4 images have a copy or near-duplicate with another label")
     assert warned(report, "'a/005.png' and 'b/copy.png'")
 
 
@@ -163,6 +167,7 @@ def test_leakage_between_given_parts_is_named() -> None:
         "near": [
             [{"file": "test/a/twin.png", "split": TEST}, {"file": "train/a/004.png", "split": TRAIN}],
         ],
+        "more": 0,
     }
     assert warned(report, "2 images outside train can be found in another part too")
     assert (report.splits["given"], report.splits["reported"], report.splits["test"]) == (True, TEST, 42)
@@ -236,3 +241,40 @@ def test_names_cannot_steer_the_terminal_nor_fill_it() -> None:
     assert all(line.isprintable() for line in lines)
     assert max(map(len, lines)) < 400
     assert report.classes[label] == 1
+
+
+def test_one_file_in_two_rows_is_no_copy_to_delete() -> None:
+    pictures = collected({"a": 120, "b": 120})
+    pictures.append(replace(pictures[0], label="b"))
+    report = report_on(pictures)
+    assert report.duplicates["exact"]["groups"] == 0
+    assert not warned(report, "Keep one of each group")
+    assert warned(report, "2 images have a copy or near-duplicate with another label")
+    assert warned(report, "or their rows in the table")
+
+
+def test_many_look_alikes_are_counted_and_not_all_listed() -> None:
+    noise = np.random.default_rng(0).integers(0, 3, (1200, 256))
+    pictures = collected({"a": 100, "b": 100}, TRAIN)
+    pictures += [
+        Picture(Path(f"{n}"), f"{n}", "ab"[n % 2], (TRAIN, TEST)[n % 2], 100, 80, "RGB", f"{n}", 7, grey.tobytes())
+        for n, grey in enumerate((100 + noise + np.arange(256) % 50).astype(np.uint8))
+    ]
+    report = report_on(pictures)
+    assert len(report.leakage["near"]) == 1000
+    assert report.leakage["more"] > 1000
+    assert report.leakage["images"] == 600
+    assert report.duplicates["conflicting"] == 1200
+    assert len(json.dumps(report.to_json())) < 2_000_000
+
+
+def test_letters_of_every_language_reach_the_terminal() -> None:
+    family, persian, japanese = (
+        "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+        "\u0645\u06cc\u200c\u062e\u0648",
+        "\u732b\u3000\u72ac",
+    )
+    lines = render(report_on(collected({family: 100, persian: 100, japanese: 50, "\u202eevil": 1})))
+    text = "\n".join(lines)
+    assert all(label in text for label in (family, persian, japanese))
+    assert "\u202e" not in text

@@ -5,7 +5,11 @@ import itertools
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -38,6 +42,7 @@ def test_two_runs_of_one_second_have_two_folders(settings: Settings) -> None:
     [
         (None, False, False, False, "queued"),
         (None, True, True, False, "starting"),
+        (None, True, True, True, "stopping"),
         (None, True, False, False, "lost"),
         ("running", True, True, False, "running"),
         ("running", True, True, True, "stopping"),
@@ -90,6 +95,70 @@ def test_seconds_of_a_stage_add_up_over_processes_and_skip_the_time_between(sett
     assert run.seconds_in("training") == 3 + 7
 
 
+def test_seconds_worked_leave_out_the_time_between_processes(settings: Settings) -> None:
+    run = create_run(CONFIG, settings)
+    times = [(0, "start"), (4, "stage"), (100, "start"), (110, "note"), (117, "end")]
+    (run.dir / "events.jsonl").write_text("".join(json.dumps({"time": at, "kind": kind}) + "\n" for at, kind in times))
+    assert run.seconds_worked() == 4 + 17
+
+
+def test_a_line_cut_off_by_a_kill_hides_neither_the_others_nor_the_next_start(settings: Settings) -> None:
+    run = create_run(CONFIG, settings)
+    cut = '{"time": 5, "kind": "note", "text": "\u65e5'.encode()[:-1]  # within a character
+    (run.dir / "events.jsonl").write_bytes(b'{"time": 0, "kind": "start"}\n' + cut)
+    Recorder(run).start()
+    assert [event["kind"] for event in run.events()] == ["start", "start"]
+    assert run.seconds_worked() == 0
+
+
+def test_an_event_may_hold_a_line_separator_and_a_diverged_loss(settings: Settings) -> None:
+    run = create_run(CONFIG, settings)
+    Recorder(run).event("training", loss=float("nan"), text="a\u2028b")
+    (event,) = run.events()
+    assert (event["loss"], event["text"]) == (None, "a\u2028b")
+    assert "NaN" not in (run.dir / "events.jsonl").read_text()
+
+
+def test_a_file_name_that_is_no_utf8_survives_status_events_and_log(settings: Settings) -> None:
+    run = create_run(CONFIG, settings)
+    odd = os.fsdecode(b"\xff.jpg")
+    recorder = Recorder(run)
+    recorder.start()
+    recorder.note(odd)
+    recorder.finish("failed", error={"message": odd, "details": []})
+    assert run.view().message == odd
+    assert [event["text"] for event in run.events() if event["kind"] == "note"] == [odd]
+    assert "xff.jpg" in run.log_path.read_text() or "udcff.jpg" in run.log_path.read_text()
+    for file in ("status.json", "events.jsonl", "log.txt"):
+        (run.dir / file).read_text(encoding="utf-8")
+
+
+def test_claiming_a_run_again_forgets_the_end_the_stop_and_the_litter_of_the_process_before(settings: Settings) -> None:
+    run = create_run(CONFIG, settings)
+    recorder = Recorder(run)
+    recorder.start()
+    run.request_stop()
+    recorder.finish("stopped")
+    (run.dir / ".status.json.1-a.part").write_text("{")
+    run.claim(os.getpid())
+    assert run.view().state == "starting"
+    assert not list(run.dir.glob(".*"))
+    run.request_stop()
+    assert run.view().state == "stopping"
+    recorder = Recorder(run)
+    recorder.start()
+    assert run.view().state == "stopping", "a stop asked for after the launch stands"
+
+
+def test_a_process_that_dies_before_it_starts_to_work_is_lost_not_queued(settings: Settings) -> None:
+    run = create_run(CONFIG, settings)
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    run.claim(process.pid)
+    assert run.view().state == "starting"
+    process.communicate(b"\n")
+    assert run.view().state == "lost"
+
+
 def test_a_run_whose_process_is_gone_is_lost(settings: Settings) -> None:
     run = create_run(CONFIG, settings)
     Recorder(run).start()
@@ -114,6 +183,27 @@ def test_only_one_process_works_on_a_run(settings: Settings) -> None:
         pass
     with run.hold():
         pass
+
+
+def test_the_lock_of_a_killed_worker_is_waited_for_while_its_orphans_end(settings: Settings) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    run = create_run(CONFIG, settings)
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    run.claim(process.pid)
+    process.communicate(b"\n")
+    orphan = (run.dir / "lock").open("w")
+    fcntl.flock(orphan, fcntl.LOCK_EX)
+    threading.Timer(1.5, orphan.close).start()  # longer than the patience with a living worker
+    with run.hold():
+        assert orphan.closed
+
+
+def test_last_is_the_run_made_last_whatever_its_name(settings: Settings) -> None:
+    named = [TrainConfig.parse({"data": "sample:digits", "name": name}) for name in ("zebra", "mouse", "ant")]
+    made = [create_run(config, settings) for config in named]
+    assert list_runs(settings) == made
+    assert find_run("last", settings) == made[-1]
+    assert made[0].view().created <= made[-1].view().created
 
 
 def test_runs_are_found_by_id_prefix_folder_and_last(settings: Settings) -> None:
@@ -150,3 +240,27 @@ def test_a_broken_json_file_reads_as_none(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"a": ')
     assert read_json(tmp_path / "a.json") is None
     assert read_json(tmp_path / "missing.json") is None
+
+
+def test_several_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
+    def write(number: int) -> None:
+        for _ in range(100):
+            write_json(tmp_path / "a.json", {"number": number})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    assert read_json(tmp_path / "a.json") is not None
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "a.json").mkdir()  # a file cannot take its place
+    with pytest.raises(OSError):
+        write_json(tmp_path / "a.json", {})
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_number_that_json_does_not_have_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "a.json", {"loss": float("inf")})
+    assert not list(tmp_path.iterdir())

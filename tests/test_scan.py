@@ -11,6 +11,7 @@ import pytest
 from pictures import make_folder, picture
 from PIL import Image
 
+from tl_core.errors import JobError
 from tl_core.images.collection import Listed
 from tl_core.images.looks import describe_looks
 from tl_core.images.scan import verify
@@ -114,23 +115,24 @@ def test_a_damaged_cache_is_said_and_does_no_harm(tmp_path: Path, settings: Sett
     assert "file is not a database" in notes[0]
 
 
-def test_a_cache_of_another_make_is_said_and_does_no_harm(tmp_path: Path, settings: Settings) -> None:
+def test_a_cache_of_another_layout_is_left_alone(tmp_path: Path, settings: Settings) -> None:
     files = listed(make_folder(tmp_path / "d", {"a": 3}))
     settings.cache_dir.mkdir(parents=True)
     with sqlite3.connect(settings.cache_dir / FILE_NAME) as connection:
-        connection.execute("CREATE TABLE verified (something TEXT)")
+        connection.execute("CREATE TABLE verified (path BLOB PRIMARY KEY, something TEXT)")
+        keys = [(os.fsencode(os.path.abspath(file.path)), "x") for file in files]
+        connection.executemany("INSERT INTO verified VALUES (?, ?)", keys)
     connection.close()
-    pictures, _, notes = verify(files, settings)
-    assert len(pictures) == 3
-    assert "could not be kept" in notes[0]
+    for _ in range(2):
+        pictures, _, notes = verify(files, settings)
+        assert (len(pictures), notes) == (3, [])
 
 
-def test_a_home_that_cannot_be_written_is_said_and_does_no_harm(tmp_path: Path, settings: Settings) -> None:
+def test_a_home_that_cannot_be_written_is_an_error_with_a_remedy(tmp_path: Path, settings: Settings) -> None:
     files = listed(make_folder(tmp_path / "d", {"a": 3}))
     (tmp_path / "taken").touch()
-    pictures, _, notes = verify(files, replace(settings, home=tmp_path / "taken"))
-    assert len(pictures) == 3
-    assert "could not be kept" in notes[0]
+    with pytest.raises(JobError, match=r"cannot write to .*set TL_HOME"):
+        verify(files, replace(settings, home=tmp_path / "taken"))
 
 
 def test_an_interruption_keeps_what_was_done(tmp_path: Path, settings: Settings) -> None:
@@ -165,7 +167,7 @@ def test_the_hash_hardly_changes_when_a_picture_is_resized_or_compressed(tmp_pat
         image = picture(0.4, seed, (200, 150))
         image.save(tmp_path / "a.jpg", quality=60)
         assert bits_apart(looks(image), looks(image.resize((100, 75)))) <= 6
-        assert bits_apart(looks(image), looks(Image.open(tmp_path / "a.jpg"))) <= 4
+        assert bits_apart(looks(image), looks(Image.open(tmp_path / "a.jpg"))) <= 8
 
 
 def test_the_hashes_of_different_pictures_are_far_apart() -> None:

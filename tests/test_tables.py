@@ -2,9 +2,11 @@
 
 import io
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -13,8 +15,11 @@ import pytest
 from pictures import picture
 
 from tl_core.errors import DataError
+from tl_core.images import tables
 from tl_core.images.listing import Listing, walk
-from tl_core.images.tables import Part, list_table, table_parts
+from tl_core.images.table_choice import Part, table_parts
+from tl_core.images.table_files import open_table
+from tl_core.images.tables import list_table
 from tl_core.settings import Settings
 
 
@@ -170,7 +175,7 @@ def test_what_cannot_be_text_is_refused(tmp_path: Path, settings: Settings, cont
         ("t.csv", "image,label\n", "has no rows"),
         ("t.jsonl", '{"image": "a.png", "label": "cat"}\n{"image": \n', "line 2, is not JSON"),
         ("t.jsonl", '["a.png", "cat"]\n', "line 1, holds .*must hold one JSON object"),
-        ("t.csv", 'image,label\n"a.png,' + "x" * 200_000, "cannot be read as a table: field larger"),
+        ("t.csv", 'image,label\n"a.png,' + "x" * 200_000, "cannot be read as a table from line 2 on: field larger"),
         ("t.parquet", "PAR1 not really", "is not a parquet file"),
         ("t.csv", "image,label\na.png,cat\nb.png,dog\n", "no row of .*t.csv gives an image .column 'image'."),
     ],
@@ -344,7 +349,7 @@ def test_a_damaged_shard_is_named_and_nothing_is_left(tmp_path: Path, settings: 
 
 def test_limits_hold_for_tables(tmp_path: Path, settings: Settings) -> None:
     path = parquet(tmp_path / "t.parquet", {"image": in_bytes(4), "label": ["a", "b"] * 2})
-    with pytest.raises(DataError, match=r"4 rows; at most 3 are taken \(TL_MAX_FILES\)"):
+    with pytest.raises(DataError, match=r"4 rows; at most 3 are taken \(set TL_MAX_FILES to allow more\)"):
         listed(path, replace(settings, max_files=3))
     with pytest.raises(DataError, match="take more than 300 bytes"):
         listed(path, replace(settings, max_unpacked_bytes=300))
@@ -365,9 +370,38 @@ def test_a_table_labels_the_images_beside_it(tmp_path: Path, settings: Settings,
     assert labels(folder_listed(tmp_path / "d", settings)) == {"a.png": "cat", "images/b.png": "dog"}
 
 
-def test_class_folders_come_before_a_table(tmp_path: Path, settings: Settings) -> None:
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("batch0/a.png", "./batch1/b.png"), ("batch0\\a.png", "batch1\\b.png"), ("a.png", "b.png"), ("a", "b")],
+)
+def test_a_table_that_labels_the_images_in_folders_comes_before_them(
+    tmp_path: Path, settings: Settings, one: str, other: str
+) -> None:
+    image_files(tmp_path / "d", ["batch0/a.png", "batch1/b.png", "batch1/c.png"])
+    table(tmp_path / "d/weather.csv", "day,rain\n1,2\n")
+    table(tmp_path / "d/HAM_metadata.csv", f"lesion,image_id,dx,age\n1,{one},nv,40\n1,{other},mel,30\n")
+    assert [part.path.name for part in table_parts(walk(tmp_path / "d", settings))] == ["HAM_metadata.csv"]
+    assert set(labels(folder_listed(tmp_path / "d", settings)).values()) == {"nv", "mel"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file,md5\ncat/a.png,1\ndog/b.png,2\n",  # no labels
+        "file,label\ncat/a.png,red\nelsewhere.png,blue\n",  # of half of them only
+        'file,label\n"cat/a.png,red\n',  # broken
+    ],
+)
+def test_class_folders_come_before_any_other_table(tmp_path: Path, settings: Settings, text: str) -> None:
     image_files(tmp_path / "d", ["cat/a.png", "dog/b.png"])
-    table(tmp_path / "d/labels.csv", "file,label\ncat/a.png,red\ndog/b.png,blue\n")
+    table(tmp_path / "d/labels.csv", text)
+    assert table_parts(walk(tmp_path / "d", settings)) == []
+    assert len(table_parts(walk(tmp_path / "d", settings), wanted=True)) == 1
+
+
+def test_split_folders_come_before_a_table(tmp_path: Path, settings: Settings) -> None:
+    image_files(tmp_path / "d", ["train/cat/a.png", "train/dog/b.png", "test/cat/c.png", "test/dog/e.png"])
+    table(tmp_path / "d/labels.csv", "file,label\na.png,cat\nb.png,dog\nc.png,cat\ne.png,dog\n")
     assert table_parts(walk(tmp_path / "d", settings)) == []
 
 
@@ -398,3 +432,121 @@ def test_several_tables_have_to_be_told_apart_by_the_person(tmp_path: Path, sett
         table(tmp_path / "d" / name, "file,label\na.png,cat\n")
     with pytest.raises(DataError, match=r"holds several tables: one.csv, two.csv; name the one to use"):
         table_parts(walk(tmp_path / "d", settings))
+
+
+def test_a_table_named_directly_finds_files_by_name_as_its_folder_would(tmp_path: Path, settings: Settings) -> None:
+    image_files(tmp_path / "d", ["images/a.png", "images/b.png"])
+    path = table(tmp_path / "d/train.csv", "id,breed\na,beagle\nb,pug\n")
+    assert labels(listed(path, settings)) == {"a": "beagle", "b": "pug"}
+
+
+def test_files_found_by_name_stay_inside_where_that_is_asked(tmp_path: Path, settings: Settings) -> None:
+    image_files(tmp_path, ["d/images/a.png", "secret.png"])
+    (tmp_path / "d/images/b.png").symlink_to(tmp_path / "secret.png")
+    path = table(tmp_path / "d/t.csv", "id,label\na,cat\nb,dog\n")
+    assert len(listed(path, settings).files) == 2
+    assert labels(list_table([Part(path)], path.parent, settings, within=path.parent)) == {"a": "cat"}
+
+
+def test_the_header_tells_nothing_of_files_outside(tmp_path: Path, settings: Settings) -> None:
+    image_files(tmp_path, ["d/a.png", "secret.png"])
+    path = table(tmp_path / "d/t.csv", f"{tmp_path / 'secret.png'},label\na.png,cat\n")
+    assert len(open_table(path).kinds) == 2 and "label" not in open_table(path).kinds
+    assert "label" in open_table(path, within=path.parent).kinds
+
+
+@pytest.mark.parametrize(
+    ("values", "splits", "note"),
+    [
+        (["train", "", "test", "train"], ["train", None, "test", "train"], None),
+        (["train", "extra", "test", "train"], ["train", None, "test", "train"], "'extra' (1 rows) name no known part"),
+        (["0", "1", "2", "3"], [None] * 4, "The column 'split' divides nothing"),
+    ],
+)
+def test_a_few_odd_values_do_not_cost_the_given_division(
+    tmp_path: Path, settings: Settings, values: list[str], splits: list[str | None], note: str | None
+) -> None:
+    image_files(tmp_path, ["0.png", "1.png", "2.png", "3.png"])
+    rows = [f"{number}.png,{'ab'[number % 2]},{value}" for number, value in enumerate(values)]
+    listing = listed(table(tmp_path / "t.csv", "\n".join(["image,label,split", *rows])), settings)
+    assert [file.split for file in listing.files] == splits
+    assert any(note in said for said in listing.notes) if note else len(listing.notes) == 1
+
+
+def test_the_split_column_is_judged_by_all_shards(tmp_path: Path, settings: Settings) -> None:
+    for number, words in enumerate((["train", "test"], ["x", "y", "z"])):
+        content = {"image": in_bytes(len(words), 3 * number), "label": ["a"] * len(words), "split": words}
+        parquet(tmp_path / f"d/{number}.parquet", content)
+    listing = folder_listed(tmp_path / "d", settings)
+    assert {file.split for file in listing.files} == {None}
+    assert any("divides nothing" in note for note in listing.notes)
+
+
+def test_blanks_around_a_label_do_not_count(tmp_path: Path, settings: Settings) -> None:
+    image_files(tmp_path, ["a.png", "b.png"])
+    path = table(tmp_path / "t.csv", "image,label\na.png,cat \nb.png,cat\n")
+    assert set(labels(listed(path, settings)).values()) == {"cat"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('image,label\na.png,cat\nb.png,"dog\nc.png,cat\n', "from line 3 on: unexpected end of data; look for"),
+        ('image,label\na.png,cat\nb.png,"dog\nc.png,"cat"\n', "from line 3 on"),
+        ('image,label\na.png,cat\nb.png,"dog\nc.png,cat"\n', "has a label of several lines, 'dog c.png,cat'"),
+        ("image,label,label\na.png,cat,dog\n", "several columns called 'label'; give each a name"),
+        ("file,x,y,animal\na.png,1,2,cat\nb.png,2,3,dog\n", "no column that is clearly the label"),
+    ],
+)
+def test_what_would_give_wrong_labels_is_refused(tmp_path: Path, settings: Settings, text: str, message: str) -> None:
+    image_files(tmp_path, ["a.png", "b.png", "c.png"])
+    with pytest.raises(DataError, match=message):
+        listed(table(tmp_path / "t.csv", text), settings)
+
+
+def test_measurements_as_labels_are_told(tmp_path: Path, settings: Settings) -> None:
+    image_files(tmp_path, ["a.png", "b.png"])
+    listing = listed(table(tmp_path / "t.csv", "image,target\na.png,0.25\nb.png,1.5\n"), settings)
+    assert any("numbers with decimals, such as 0.25" in note for note in listing.notes)
+    assert len(listed(table(tmp_path / "u.csv", "image,target\na.png,1.0\nb.png,2.0\n"), settings).notes) == 1
+
+
+def test_a_row_that_stands_twice_is_one_image(tmp_path: Path, settings: Settings) -> None:
+    image_files(tmp_path, ["a.png", "b.png"])
+    listing = listed(table(tmp_path / "t.csv", "image,label\na.png,cat\nb.png,dog\na.png,cat\n"), settings)
+    assert len(listing.files) == 2
+    assert reasons(listing) == {"a.png": "listed already, with this label (row 3 of t.csv)"}
+
+
+def test_parquet_columns_of_one_name_are_refused(tmp_path: Path, settings: Settings) -> None:
+    made = pa.Table.from_arrays([in_bytes(2), pa.array(["a", "b"]), pa.array(["c", "d"])], ["image", "label", "label"])
+    pq.write_table(made, tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="several columns called 'label'"):
+        listed(tmp_path / "t.parquet", settings)
+    assert not settings.home.exists()
+
+
+def test_parquet_text_that_is_not_utf8_is_refused_before_unpacking(tmp_path: Path, settings: Settings) -> None:
+    words = pa.Array.from_buffers(pa.string(), 2, pa.array([b"a\xff", b"b"]).buffers())
+    parquet(tmp_path / "t.parquet", {"image": in_bytes(2), "label": words})
+    with pytest.raises(DataError, match="holds text that is not UTF-8"):
+        listed(tmp_path / "t.parquet", settings)
+    assert not settings.home.exists()
+
+
+def test_parquet_views_are_text_and_bytes(tmp_path: Path, settings: Settings) -> None:
+    content = pa.array([png(0), png(1)], type=pa.binary_view())
+    path = parquet(tmp_path / "t.parquet", {"image": content, "label": pa.array(["a", "b"], type=pa.string_view())})
+    assert labels(listed(path, settings)) == {"t.parquet#1": "a", "t.parquet#2": "b"}
+
+
+def test_the_disk_is_looked_at_again_while_a_table_is_unpacked(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = parquet(tmp_path / "t.parquet", {"image": in_bytes(4), "label": ["a", "b"] * 2})
+    free = iter([10**12, 10**12, 0])
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=next(free)))
+    monkeypatch.setattr(tables, "_ROOM_CHECKED_EVERY", 1)
+    with pytest.raises(DataError, match="make room or set TL_HOME"):
+        listed(path, settings)
+    assert list(settings.data_dir.iterdir()) == []

@@ -37,6 +37,7 @@ FILES_OF_A_RUN = {
     "lock",
     "model",
     "report.json",
+    "parts.json",
 }
 FILES_OF_A_MODEL = {"config.json", "model.safetensors", "preprocessor_config.json", "README.md", "training_config.json"}
 

@@ -8,24 +8,23 @@ Plain values in, plain values out. torch is imported by the functions that need 
 wrong words has been said. Must not know flags, forms or terminals.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_core.config import TrainConfig
 from tl_core.errors import DataError
 from tl_core.files import existing_path
-from tl_core.images.collection import natural_key
+from tl_core.images.collection import Collection, natural_key
 from tl_core.recorder import LogStream
 from tl_core.runs import Run, create_run, find_run, list_runs
-from tl_core.settings import read_settings
-from tl_core.sources import ModelSource, open_data, open_model
+from tl_core.settings import Settings, read_settings
+from tl_core.sources import ModelSource, Ticker, open_data, open_model
 
 if TYPE_CHECKING:
     from tl_core.images.report import Report
-
-Progress = Callable[[int, int], None]  # (done, total)
-Ticker = Callable[[str, int, int], None]  # (stage, step, total)
 
 
 def models() -> list[dict[str, Any]]:
@@ -36,7 +35,7 @@ def models() -> list[dict[str, Any]]:
 
 
 def check(
-    data: str, *, image_column: str | None = None, label_column: str | None = None, progress: Progress | None = None
+    data: str, *, image_column: str | None = None, label_column: str | None = None, ticker: Ticker | None = None
 ) -> "Report":
     """What is in `data`, verified: classes, skipped files, duplicates, splits, warnings. Raises DataError, HubError."""
     from tl_core.images.duplicates import find_duplicates
@@ -44,7 +43,7 @@ def check(
     from tl_core.images.splits import divide
 
     settings = read_settings()
-    collection = open_data(data, settings, image_column=image_column, label_column=label_column, progress=progress)
+    collection = open_data(data, settings, image_column=image_column, label_column=label_column, ticker=ticker)
     duplicates = find_duplicates(collection.pictures)
     seed = TrainConfig.model_fields["seed"].default
     return make_report(collection, duplicates, divide(collection, duplicates.groups, seed))
@@ -53,39 +52,33 @@ def check(
 def train(
     config: TrainConfig | Mapping[str, Any],
     *,
-    progress: Progress | None = None,
     echo: LogStream | None = None,
     ticker: Ticker | None = None,
 ) -> dict[str, Any]:
     """Train in this process; the run's report, with `model_dir` None where it was stopped before there was a model.
 
-    `progress` counts the verification of the images, `ticker` everything after, `echo` receives the log. Raises
-    TLError; where it is about the configuration, the data or the architecture, nothing has been written.
+    `ticker` hears how far it is, `echo` receives the log. Raises TLError; where it is about the configuration, the data
+    or the architecture, nothing has been written.
     """
-    config = _parsed(config)
     settings = read_settings()
-    source = open_model(config.model, settings, weights=config.needs_weights, accept=_accept)
-    collection = open_data(
-        config.data,
-        settings,
-        image_column=config.image_column,
-        label_column=config.label_column,
-        progress=progress,
-    )
+    begun = time.perf_counter()
+    config, source, collection = _open_words(_parsed(config), settings, ticker)
     from tl_core.ml.training import make_inputs
     from tl_core.ml.worker import work
 
-    inputs = make_inputs(config, source, collection)
+    inputs = make_inputs(config, source, collection, time.perf_counter() - begun)
     return work(create_run(config, settings), settings, echo=echo, ticker=ticker, inputs=inputs)
 
 
-def train_in_background(config: TrainConfig | Mapping[str, Any]) -> Run:
-    """Start a process of its own that trains; its run folder tells how far it is. Raises TLError."""
+def train_in_background(config: TrainConfig | Mapping[str, Any], *, ticker: Ticker | None = None) -> Run:
+    """Verify the images here, then start a process of its own that trains; its run folder tells how far it is.
+
+    Raises TLError.
+    """
     from tl_core.jobs import start_worker
 
-    config = _parsed(config)
     settings = read_settings()
-    open_model(config.model, settings, weights=config.needs_weights, accept=_accept)
+    config, _, _ = _open_words(_parsed(config), settings, ticker)
     run = create_run(config, settings)
     start_worker(run)
     return run
@@ -157,31 +150,43 @@ def evaluate(
     split: str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
-    progress: Progress | None = None,
-    judging: Progress | None = None,
+    ticker: Ticker | None = None,
 ) -> dict[str, Any]:
     """{metrics, per_class, confusion_matrix, labels} of `model` on `data`.
 
-    For the data that the model was trained on, the test part of its own split is used unless `split` says otherwise.
-    Raises DataError, ModelError, HubError.
+    A run is judged on the images that it was not fitted on, unless `split` says otherwise; `metrics.fitted_on` counts
+    those that it was. Raises DataError, ModelError, HubError.
     """
     settings = read_settings()
     source = open_model(model, settings, accept=_accept)
-    collection = open_data(data, settings, image_column=image_column, label_column=label_column, progress=progress)
+    collection = open_data(data, settings, image_column=image_column, label_column=label_column, ticker=ticker)
     from tl_core.ml.evaluation import choose_pictures, evaluate_model
     from tl_core.ml.inference import load_predictor
     from tl_core.ml.libraries import quieten
 
     quieten()
-    name, pictures = choose_pictures(source, collection, split)
-    figures = evaluate_model(load_predictor(source), pictures, name, settings.max_pixels, judging)
+    name, pictures, fitted = choose_pictures(source, collection, split)
+    figures = evaluate_model(
+        load_predictor(source), pictures, name, settings.max_pixels, ticker and functools.partial(ticker, "judging")
+    )
     apart = {key: figures.pop(key) for key in ("per_class", "confusion_matrix", "labels")}
-    return {"metrics": figures, **apart}
+    return {"metrics": {**figures, "fitted_on": fitted}, **apart}
 
 
 def _parsed(config: TrainConfig | Mapping[str, Any]) -> TrainConfig:
-    parsed = config if isinstance(config, TrainConfig) else TrainConfig.parse(config)
-    return parsed.with_absolute_paths()
+    return config if isinstance(config, TrainConfig) else TrainConfig.parse(config)
+
+
+def _open_words(
+    config: TrainConfig, settings: Settings, ticker: Ticker | None
+) -> tuple[TrainConfig, ModelSource, Collection]:
+    """The backbone and the images that a configuration names, and the same configuration in words that stay true:
+    absolute paths, and a run's id for `last`."""
+    source = open_model(config.model, settings, weights=config.needs_weights, accept=_accept)
+    collection = open_data(
+        config.data, settings, image_column=config.image_column, label_column=config.label_column, ticker=ticker
+    )
+    return config.with_words(data=collection.source, model=source.named), source, collection
 
 
 def _accept(config: dict[str, Any]) -> None:
@@ -199,6 +204,6 @@ def _files_of(word: str, source: ModelSource) -> list[Path]:
         return [path]
     from tl_core.ml.evaluation import choose_pictures
 
-    _, pictures = choose_pictures(source, open_data(word, read_settings()), None)
+    _, pictures, _ = choose_pictures(source, open_data(word, read_settings()))
     by_class = {picture.label: picture.path for picture in reversed(pictures)}
     return [path for _, path in sorted(by_class.items(), key=lambda item: natural_key(item[0]))]

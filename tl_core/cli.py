@@ -27,7 +27,6 @@ from tl_core.terminal import (
 )
 
 INTERRUPTED = 130
-CHECKING = "checking the images"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,6 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
         return result if isinstance(result, int) else 0
     except TLError as failure:
         return _fail(failure.message, failure.details)
+    except click.exceptions.NoArgsIsHelpError as request:
+        click.echo(request.ctx.get_help())
+        return 0
     except click.ClickException as failure:
         return _fail(" ".join(failure.format_message().split()), ())
     except (KeyboardInterrupt, click.Abort):
@@ -116,8 +118,8 @@ def check(data: str, image_column: str | None, label_column: str | None, as_json
     from tl_core import api
     from tl_core.images.report import render
 
-    with Progress(CHECKING) as progress:
-        report = api.check(data, image_column=image_column, label_column=label_column, progress=progress.update)
+    with Progress() as progress:
+        report = api.check(data, image_column=image_column, label_column=label_column, ticker=progress.show)
     _answer(as_json, report.to_json(), render(report))
 
 
@@ -134,9 +136,11 @@ def train(config_file: Path | None, background: bool, as_json: bool, **given: st
     values |= {name: value for name, value in given.items() if value is not None}
     config = TrainConfig.parse(values)
     if background:
-        return _say_started(api.train_in_background(config), as_json)
-    with Progress(CHECKING) as progress:
-        report = api.train(config, progress=progress.update, echo=progress, ticker=progress.show)
+        with Progress() as progress:
+            run = api.train_in_background(config, ticker=progress.show)
+        return _say_started(run, as_json)
+    with Progress() as progress:
+        report = api.train(config, echo=progress, ticker=progress.show)
     return _say_ended(report, as_json)
 
 
@@ -150,7 +154,7 @@ def resume(run: str, background: bool, as_json: bool) -> int:
 
     if background:
         return _say_started(api.resume_in_background(run), as_json)
-    with Progress("") as progress:
+    with Progress() as progress:
         report = api.resume(run, echo=progress, ticker=progress.show)
     return _say_ended(report, as_json)
 
@@ -197,19 +201,18 @@ def evaluate(
 ) -> None:
     """Measure MODEL on the labelled images in DATA.
 
-    For the data a model was trained on, the test part of its own split is used unless --split says otherwise.
+    A run is judged on the images that it was not fitted on, unless --split says otherwise.
     """
     from tl_core import api
 
-    with Progress(CHECKING) as progress:
+    with Progress() as progress:
         value = api.evaluate(
             model,
             data,
             split=split,
             image_column=image_column,
             label_column=label_column,
-            progress=progress.update,
-            judging=lambda done, total: progress.show("judging", done, total),
+            ticker=progress.show,
         )
     _answer(as_json, value, lines_of_evaluation(value))
 

@@ -6,7 +6,6 @@ This module must not know what the options do: no torch, no reading of data, no 
 """
 
 import json
-import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from pydantic_core import ErrorDetails
 
 from tl_core.catalogue import DEFAULT_MODEL
 from tl_core.errors import ConfigError
-from tl_core.files import existing_path
 
 Strategy = Literal["frozen", "scratch"]
 MAX_SEED = 2**32 - 1  # numpy's and torch's common range
@@ -62,7 +60,12 @@ class TrainConfig(BaseModel):
         None, "Steps", "optimiser steps at most (overrides epochs)", "training", ge=1, le=100_000_000
     )
     minutes: float | None = _option(
-        None, "Minutes", "stop training after so many minutes and keep the best so far", "training", gt=0, le=100_000
+        None,
+        "Minutes",
+        "stop training after so many minutes and keep the model as it is then",
+        "training",
+        gt=0,
+        le=100_000,
     )
     batch_size: int | None = _option(None, "Batch size", "images in one optimiser step", "training", ge=1, le=65_536)
     learning_rate: float | None = _option(
@@ -97,7 +100,10 @@ class TrainConfig(BaseModel):
         try:
             config = cls.model_validate(dict(values))
         except ValidationError as failure:
-            raise _config_error([_sentence(error) for error in failure.errors()]) from None
+            wrong = {str(error["loc"][0]) for error in failure.errors()}
+            rest = {"data": "?"} | {name: value for name, value in values.items() if name not in wrong}
+            sentences = [_sentence(error) for error in failure.errors()]
+            raise _config_error(sentences + cls.model_validate(rest)._contradictions()) from None
         problems = config._contradictions()
         if problems:
             raise _config_error(problems)
@@ -119,6 +125,10 @@ class TrainConfig(BaseModel):
                     f"--augment {self.augment} cannot be used with --strategy frozen, whose features are computed once "
                     "per image; leave it out"
                 )
+            if self.minutes is not None and gradient_steps:
+                problems.append(
+                    "--minutes cannot be used with --strategy frozen, whose head takes seconds; leave it out"
+                )
             if self.label_smoothing is not None:
                 problems.append("--label-smoothing cannot be used with --strategy frozen; leave it out")
         elif self.head_solver == "trainer":
@@ -133,16 +143,16 @@ class TrainConfig(BaseModel):
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
 
-    def with_absolute_paths(self) -> "TrainConfig":
-        """The same configuration, meaning the same from any working directory."""
-        local = {
-            name: str(path.absolute())
-            for name in ("data", "model")
-            if (path := existing_path(getattr(self, name))) is not None
-            # A bare word is an embedded name or a run before it is a folder.
-            and (name == "data" or os.sep in getattr(self, name) or getattr(self, name) in (".", ".."))
+    def with_words(self, *, data: str, model: str) -> "TrainConfig":
+        """The same configuration, its data and backbone named by these words."""
+        return self.model_copy(update={"data": data, "model": model})
+
+    def portable(self) -> "TrainConfig":
+        """The same configuration without the folders of this computer, for what is handed on."""
+        names = {
+            name: Path(value).name for name in ("data", "model") if Path(value := getattr(self, name)).is_absolute()
         }
-        return self.model_copy(update=local)
+        return self.model_copy(update=names)
 
     def changed(self) -> dict[str, Any]:
         """The options that differ from their defaults, in order of definition."""

@@ -3,15 +3,14 @@
 Must not know what the work is.
 """
 
-import json
+import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import psutil
-
-from tl_core.files import write_json
+from tl_core.files import json_text, write_json
 from tl_core.runs import Run, StoredState
 
 
@@ -45,10 +44,8 @@ class Recorder:
     STATUS_INTERVAL = 0.5  # seconds between status files while only numbers change
 
     def start(self) -> None:
-        """Say that this process works on the run now; an old request to stop is forgotten."""
-        process = psutil.Process()
-        write_json(self.run.dir / "process.json", {"pid": process.pid, "started": process.create_time()})
-        (self.run.dir / "stop").unlink(missing_ok=True)
+        """Say that this process works on the run now; a request to stop is forgotten if it was for an earlier one."""
+        self.run.claim(os.getpid())
         self._status = {"state": "running", "stage": "starting", "step": 0, "total": 0, "started": time.time()}
         self._write_status()
         self.event("start")
@@ -74,14 +71,23 @@ class Recorder:
             raise StopRequested
 
     def event(self, kind: str, **values: Any) -> None:
-        line = json.dumps({"time": round(time.time(), 3), "kind": kind, **values}, ensure_ascii=False)
-        with (self.run.dir / "events.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
+        """A line in events.jsonl; a figure that is no finite number (the loss of a diverged training) is null."""
+        known = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in values.items()
+        }
+        line = json_text({"time": round(time.time(), 3), "kind": kind, **known}) + "\n"
+        with (self.run.dir / "events.jsonl").open("ab+") as stream:
+            if stream.tell():
+                stream.seek(-1, os.SEEK_END)
+                if stream.read(1) != b"\n":  # a kill or a full disk cut the line before
+                    line = "\n" + line
+            stream.write(line.encode())
 
     def say(self, line: str, *, echoed: bool = True) -> None:
         """A line for the log, in plain words."""
         if self.writes_log:
-            with self.run.log_path.open("a", encoding="utf-8") as stream:
+            with self.run.log_path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
                 stream.write(line + "\n")
         if self.echo is not None and echoed:
             print(line, file=self.echo, flush=True)

@@ -1,16 +1,18 @@
 """The run folder: one training run as files, and the only channel between a worker and whoever watches it.
 
-    <home>/runs/<id>/  config.json  owner.json  process.json  status.json  stop  events.jsonl  log.txt  lock
-                       checkpoints/  model/  report.json  published.json
+    <home>/runs/<id>/  config.json  owner.json  parts.json  process.json  status.json  stop  events.jsonl  log.txt
+                       lock  checkpoints/  model/  report.json  published.json
 
-Each file has one writer and is replaced atomically (`events.jsonl` and `log.txt` only grow). The worker stores a state:
-running, succeeded, stopped or failed; the reader derives the others from what it finds (`derive_state`).
+Files are replaced atomically (`events.jsonl` and `log.txt` only grow), by one writer at a time: whoever holds `lock`.
+Only `stop` may be written by anyone. The worker stores a state: running, succeeded, stopped or failed; the reader
+derives the others from what it finds (`derive_state`).
 This module must not know what training is: no torch, no starting of processes.
 """
 
 import json
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ import psutil
 
 from tl_core.config import TrainConfig
 from tl_core.errors import JobError
-from tl_core.files import existing_path, read_json, write_atomically, write_json, writing_to_home
+from tl_core.files import UNFINISHED, existing_path, read_json, write_json, writing_to_home
 from tl_core.settings import Settings
 
 StoredState = Literal["running", "succeeded", "stopped", "failed"]
@@ -35,6 +37,8 @@ RESUMABLE_STATES = frozenset({"queued", "lost", "stopped", "failed"})
 _START_TIME_TOLERANCE = 2.0
 # Long enough for a finishing worker to let go, short enough not to be felt.
 _LOCK_PATIENCE = 1.0
+# Forked data loaders may keep the lock of a killed worker until they miss it, which torch lets them check every 5 s.
+_ORPHANS_PATIENCE = 10.0
 
 
 def derive_state(stored: StoredState | None, started: bool, alive: bool, stop_requested: bool) -> State:
@@ -43,11 +47,15 @@ def derive_state(stored: StoredState | None, started: bool, alive: bool, stop_re
     | stored   | process                     | state                                    |
     | -------- | --------------------------- | ---------------------------------------- |
     | none     | never started               | queued                                   |
-    | none     | alive                       | starting                                 |
+    | none     | alive                       | starting, or stopping if that was asked  |
     | none     | gone                        | lost                                     |
     | running  | alive                       | running, or stopping if that was asked   |
     | running  | gone                        | lost                                     |
     | an end   | whatever                    | that end                                 |
+
+    A process is "started" from the moment it is named (`Run.claim`), by the one that launched it or, in the
+    foreground, by itself. That also takes away what an earlier process stored: a run that is resumed is starting, not
+    stopped, and a request to stop counts from then on.
     """
     if stored is not None and stored != "running":
         return stored
@@ -55,9 +63,9 @@ def derive_state(stored: StoredState | None, started: bool, alive: bool, stop_re
         return "queued"
     if not alive:
         return "lost"
-    if stored is None:
-        return "starting"
-    return "stopping" if stop_requested else "running"
+    if stop_requested:
+        return "stopping"
+    return "starting" if stored is None else "running"
 
 
 @dataclass(frozen=True)
@@ -117,31 +125,37 @@ class Run:
         return read_json(self.report_path)
 
     def events(self) -> list[dict[str, Any]]:
-        """All events so far; a line that a kill cut off is left out."""
+        """All events so far; a line that a kill cut off, be it within a character, is left out."""
         try:
-            lines = (self.dir / "events.jsonl").read_text(encoding="utf-8").splitlines()
+            lines = (self.dir / "events.jsonl").read_bytes().split(b"\n")
         except FileNotFoundError:
             return []
         events = []
         for line in lines:
             with suppress(ValueError):
-                events.append(json.loads(line))
+                events.append(json.loads(line.decode()))
         return events
 
     def seconds_in(self, stage: str) -> float:
         """Seconds spent in a stage, over all processes that worked on the run, each up to its last event."""
-        seconds, begun = 0.0, None
+        return sum(seconds for name, seconds in self._spans() if name == stage)
+
+    def seconds_worked(self) -> float:
+        """Seconds that processes worked on the run, each from its start to its last event so far."""
+        return sum(seconds for _, seconds in self._spans())
+
+    def _spans(self) -> Iterator[tuple[str, float]]:
+        """(stage, seconds) from each event to the next one of the same process."""
+        stage, before = "", None
         for event in self.events():
-            if begun is not None and event["kind"] != "start":
-                seconds += event["time"] - begun
-            if event["kind"] in ("stage", "end", "start"):
-                begun = event["time"] if event.get("name") == stage else None
-            elif begun is not None:
-                begun = event["time"]
-        return seconds
+            if before is not None and event["kind"] != "start":
+                yield stage, max(0.0, event["time"] - before)  # a clock may be set back
+            if event["kind"] in ("stage", "start", "end"):
+                stage = event.get("name", "")
+            before = event["time"]
 
     def request_stop(self) -> None:
-        write_atomically(self.dir / "stop", "")
+        (self.dir / "stop").touch()
 
     def stop_requested(self) -> bool:
         return (self.dir / "stop").exists()
@@ -151,10 +165,28 @@ class Run:
         process = read_json(self.dir / "process.json")
         return process is not None and _process_lives(int(process["pid"]), float(process["started"]))
 
+    def claim(self, pid: int) -> None:
+        """Say which process works on this run from now on. Only for who holds the run.
+
+        What an earlier process stored, left half-written or was asked is forgotten. Nothing happens where that process
+        is named already and has stored nothing: its launcher claimed for it, and a request to stop since then stands.
+        """
+        status, named = self.dir / "status.json", read_json(self.dir / "process.json")
+        if named is not None and named["pid"] == pid and self.is_alive() and not status.exists():
+            return
+        for left in (self.dir / "stop", status, *self.dir.glob(f".*{UNFINISHED}")):
+            left.unlink(missing_ok=True)
+        write_json(self.dir / "process.json", {"pid": pid, "started": psutil.Process(pid).create_time()})
+
+    def created_ns(self) -> int:
+        """When the run was made, in nanoseconds since the epoch."""
+        stamp = (read_json(self.dir / "owner.json") or {}).get("created_ns")
+        return stamp if isinstance(stamp, int) else self.dir.stat().st_mtime_ns
+
     def view(self) -> RunView:
         status = read_json(self.dir / "status.json") or {}
         config = read_json(self.dir / "config.json") or {}
-        created = (self.dir / "config.json").stat().st_mtime if config else self.dir.stat().st_mtime
+        created = self.created_ns() / 1e9
         error = status.get("error") or {}
         return RunView(
             run_id=self.id,
@@ -175,9 +207,10 @@ class Run:
     @contextmanager
     def hold(self) -> Iterator[None]:
         """Be the one process that works on this run. Raises JobError when another one does."""
+        orphaned = (self.dir / "process.json").exists() and not self.is_alive()
         lock = filelock.FileLock(self.dir / "lock")
         try:
-            lock.acquire(timeout=_LOCK_PATIENCE)
+            lock.acquire(timeout=_ORPHANS_PATIENCE if orphaned else _LOCK_PATIENCE)
         except filelock.Timeout:
             raise JobError(
                 f"run {self.id} is already being worked on; watch it with `runs`, or end it with `stop {self.id}`"
@@ -210,8 +243,8 @@ def create_run(config: TrainConfig, settings: Settings) -> Run:
         else:
             raise JobError(f"there are already 1,000 runs named {stem}; give another --name")
         try:
-            write_json(run.dir / "config.json", config.to_json())
-            write_json(run.dir / "owner.json", {"owner": "local"})
+            write_json(run.dir / "owner.json", {"owner": "local", "created_ns": time.time_ns()})
+            write_json(run.dir / "config.json", config.to_json())  # last: with it the folder is a run
         except OSError:
             shutil.rmtree(run.dir, ignore_errors=True)
             raise
@@ -219,11 +252,11 @@ def create_run(config: TrainConfig, settings: Settings) -> Run:
 
 
 def list_runs(settings: Settings) -> list[Run]:
-    """All runs, oldest first."""
+    """All runs, oldest first by the time they were made."""
     if not settings.runs_dir.is_dir():
         return []
-    folders = [folder for folder in settings.runs_dir.iterdir() if (folder / "config.json").is_file()]
-    return [Run(folder) for folder in sorted(folders, key=lambda folder: folder.name)]
+    runs = [Run(folder) for folder in settings.runs_dir.iterdir() if (folder / "config.json").is_file()]
+    return sorted(runs, key=lambda run: (run.created_ns(), run.id))
 
 
 def find_run(text: str, settings: Settings) -> Run:

@@ -4,6 +4,7 @@ Everything that can be said about a wrong word is said here, before torch is imp
 """
 
 import difflib
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,18 @@ from tl_core.images.collection import Collection
 from tl_core.runs import Run, find_run
 from tl_core.settings import Settings
 
+Ticker = Callable[[str, int, int], None]  # (what is being done, steps done, steps in all)
+CHECKING = "checking the images"
+UNPACKING = "unpacking, MB"
+MEGABYTE = 1_000_000
+
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model folder on this disk and where it came from. `revision` is a commit, for Hub models only."""
+    """A model folder on this disk and where it came from. `revision` is a commit, for Hub models only.
+
+    `named` means the same tomorrow and from any working directory: a name, an id, an absolute path.
+    """
 
     named: str
     path: Path
@@ -33,9 +42,9 @@ def open_data(
     *,
     image_column: str | None = None,
     label_column: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    ticker: Ticker | None = None,
 ) -> Collection:
-    """List and verify DATA. Raises DataError or HubError; nothing is left half-written."""
+    """List and verify DATA, telling `ticker` how far it is. Raises DataError or HubError; nothing is half-written."""
     from tl_core.images.intake import open_collection
 
     local, notes = data, []
@@ -43,9 +52,15 @@ def open_data(
         fetched = hub.fetch_dataset(data, settings)
         local, notes = str(fetched.path), list(fetched.notes)
     collection = open_collection(
-        local, settings, image_column=image_column, label_column=label_column, progress=progress
+        local,
+        settings,
+        image_column=image_column,
+        label_column=label_column,
+        progress=ticker and functools.partial(ticker, CHECKING),
+        unpacking=ticker and (lambda done, total: ticker(UNPACKING, done // MEGABYTE, total // MEGABYTE)),
     )
-    collection.source = data
+    path = existing_path(data)
+    collection.source = data if path is None else str(path.absolute())
     collection.notes[:0] = notes
     return collection
 
@@ -78,7 +93,7 @@ def open_model(
     if folder is not None and folder.is_dir():
         if (folder / "owner.json").is_file():
             return _run_model(Run(folder), text, weights)
-        return _checked(ModelSource(text, folder, "folder"), weights)
+        return _checked(ModelSource(str(folder.absolute()), folder.absolute(), "folder"), weights)
     if "/" not in text:
         try:
             return _run_model(find_run(text, settings), text, weights)
@@ -95,7 +110,7 @@ def _run_model(run: Run, text: str, weights: bool) -> ModelSource:
         raise ModelError(
             f"run {run.id} has no model (it is {run.view().state}); `python -m tl_core resume {run.id}` continues it"
         )
-    return _checked(ModelSource(text, run.model_dir, "run"), weights)
+    return _checked(ModelSource(run.id, run.model_dir, "run"), weights)
 
 
 def _checked(source: ModelSource, weights: bool) -> ModelSource:

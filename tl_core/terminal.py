@@ -12,10 +12,11 @@ LINE_INTERVAL = 10.0  # seconds between lines where stderr is a file or a pipe
 class Progress:
     """One line on stderr that counts, with the time left; nothing at all for work that is over in a moment."""
 
-    def __init__(self, title: str) -> None:
-        self.title = title
+    def __init__(self) -> None:
+        self.title = ""
         self.live = sys.stderr.isatty()
         self._begun = self._drawn = time.monotonic()
+        self._first = 0  # a continued run does not begin at 0
         self._width = 0
 
     def __enter__(self) -> "Progress":
@@ -27,18 +28,16 @@ class Progress:
         self.clear()
 
     def show(self, title: str, done: int, total: int) -> None:
+        now = time.monotonic()
         if title != self.title:
             self.clear()
             self.title = title
-            self._begun = self._drawn = time.monotonic()
-        self.update(done, total)
-
-    def update(self, done: int, total: int) -> None:
-        now = time.monotonic()
+            self._begun = self._drawn = now
+            self._first = done
         if now - self._drawn < (BAR_INTERVAL if self.live else LINE_INTERVAL):
             return
         self._drawn = now
-        text = self.title if not total else f"{self.title} {done:,}/{total:,}{self._time_left(done, total, now)}"
+        text = f"{title} {done:,}/{total:,}{self._time_left(done, total, now)}" if total else title
         if self.live:
             print("\r" + text.ljust(self._width), end="", file=sys.stderr, flush=True)
             self._width = len(text)
@@ -59,9 +58,9 @@ class Progress:
             self._width = 0
 
     def _time_left(self, done: int, total: int, now: float) -> str:
-        if not done:
+        if done == self._first:
             return ""
-        return f", {spoken_seconds((now - self._begun) / done * (total - done))} left"
+        return f", {spoken_seconds((now - self._begun) / (done - self._first) * (total - done))} left"
 
 
 def spoken_seconds(seconds: float) -> str:
@@ -101,6 +100,8 @@ def lines_of_training(report: dict[str, Any]) -> list[str]:
 def lines_of_evaluation(value: dict[str, Any], limit: int = 30) -> list[str]:
     metrics = value["metrics"]
     lines = [spoken_accuracy(metrics), f"macro-F1 {metrics['macro_f1']:.3f}"]
+    if metrics["fitted_on"]:
+        lines.append(f"The model was fitted on {metrics['fitted_on']:,} of them: new images will do less well.")
     rows = sorted(value["per_class"], key=lambda row: row["f1"])[:limit]
     width = max((len(row["label"]) for row in rows), default=0)
     width = min(width, 40)

@@ -18,8 +18,11 @@ from tl_core.settings import Settings
 
 # Where the Hub keeps a parquet copy of most datasets (https://huggingface.co/docs/dataset-viewer/parquet).
 CONVERTED = "refs/convert/parquet"
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-_TABLE_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet"})
+# What the image side reads, which this package must not import: a test holds the two together.
+IMAGE_SUFFIXES = frozenset(
+    {".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
+TABLE_SUFFIXES = frozenset({".csv", ".jsonl", ".ndjson", ".parquet", ".tsv"})
 # "train-00000-of-00002-6b3f" -> "train", "test_1" -> "test", "0000" -> ""
 _SHARD_NUMBER = re.compile(r"[-_.]?\d*(-of-\d+(-[0-9a-f]+)?)?$")
 # The Hub copies the first 5 GB of a larger dataset and says so in the folder's name.
@@ -151,7 +154,7 @@ def _fetch_images(found: _Found, settings: Settings) -> FetchedDataset:
             f"{repository} holds neither parquet files nor images nor a zip, and the Hub keeps no parquet copy of it; "
             "download it and give the folder of its images"
         )
-    tables = [name for name, suffix in suffixes.items() if suffix in _TABLE_SUFFIXES]
+    tables = [name for name, suffix in suffixes.items() if suffix in TABLE_SUFFIXES]
     snapshot = _download(found, [*archives, *images, *tables], settings)
     only_a_zip = len(archives) == 1 and not images
     return FetchedDataset(snapshot / archives[0] if only_a_zip else snapshot, repository.id, snapshot.name)

@@ -6,12 +6,13 @@ Must not know: which architectures classify images; whoever does may look at con
 import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tl_core.errors import ModelError
+from tl_core.files import read_json
 from tl_core.hub.repository import Repository, Unreachable, is_hub_id
 from tl_core.settings import Settings
 
@@ -57,6 +58,7 @@ def fetch_model(
             return FetchedModel(folder, model_id, folder.name)
         except Unreachable as failure:
             if kept is None:
+                _refuse_kept_pickle(repository)
                 raise
             if not settings.offline:
                 log.warning("%s; using the copy of %s downloaded earlier", failure.message, model_id)
@@ -86,13 +88,24 @@ def _wanted(model_id: str, names: set[str], weights: bool) -> list[str]:
         return [*wanted, _WHOLE]
     if _INDEX in names:
         return [*wanted, _INDEX, *sorted(name for name in names if _SHARD.fullmatch(name))]
+    _refuse_pickle(model_id, names)
+    raise ModelError(f"{model_id} holds no weights: it has no {_WHOLE}; take another model")
+
+
+def _refuse_pickle(model_id: str, names: Iterable[str]) -> None:
     others = sorted(name for name in names if PurePosixPath(name).suffix in _OTHER_WEIGHTS)
     if others:
         raise ModelError(
             f"{model_id} has no safetensors weights, only {others[0]}; such a format can run code when opened and "
             "is never loaded here; convert it (https://huggingface.co/spaces/safetensors/convert) or take another model"
         )
-    raise ModelError(f"{model_id} holds no weights: it has no {_WHOLE}; take another model")
+
+
+def _refuse_kept_pickle(repository: Repository) -> None:
+    """Another program may have left a model in the cache that has no other weights."""
+    folder = repository.kept_folder(_CONFIG)
+    if folder is not None and not any(folder.glob("*.safetensors*")):
+        _refuse_pickle(repository.id, [file.name for file in folder.iterdir()])
 
 
 def _kept(repository: Repository, weights: bool) -> Path | None:
@@ -102,8 +115,10 @@ def _kept(repository: Repository, weights: bool) -> Path | None:
         return folder
     if not (folder / _INDEX).is_file():
         return None
-    shards = set(json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"].values())
-    return folder if all((folder / shard).is_file() for shard in shards) else None
+    index = read_json(folder / _INDEX) or {}
+    weight_map = index.get("weight_map")
+    shards = set(map(str, weight_map.values())) if isinstance(weight_map, dict) else set()
+    return folder if shards and all((folder / shard).is_file() for shard in shards) else None
 
 
 def _check_config(folder: Path, model_id: str, accept: Callable[[dict[str, Any]], None] | None) -> None:

@@ -47,10 +47,11 @@ GREY_SIDE = 16
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that was left out, with the reason in words."""
+    """A file that was left out, with the reason in words; `expected` where nobody would have taken it for an image."""
 
     name: str
     reason: str
+    expected: bool = False
 
 
 @dataclass

@@ -4,6 +4,7 @@ Must not know: how tables are read or what becomes of the rows.
 """
 
 import difflib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -11,6 +12,7 @@ from itertools import islice
 from tl_core.errors import DataError
 from tl_core.images.listing import split_named
 from tl_core.images.table_files import Kind, Table
+from tl_core.images.wording import name_some
 
 # In order of preference; compared without case, spaces, dashes and underscores.
 _IMAGE_NAMES = (
@@ -19,7 +21,7 @@ _IMAGE_NAMES = (
 )  # fmt: skip
 _LABEL_NAMES = (
     "label", "class", "labels", "classname", "labelname", "category", "target", "classlabel", "finelabel", "species",
-    "breed", "diagnosis", "variety", "tag", "type", "y", "classes", "classid", "labelid", "categoryid",
+    "breed", "diagnosis", "dx", "variety", "tag", "type", "y", "classes", "classid", "labelid", "categoryid",
 )  # fmt: skip
 _SPLIT_NAMES = ("split", "subset", "partition", "set", "fold")
 _ROWS_TRIED = 50
@@ -27,29 +29,40 @@ _ROWS_TRIED = 50
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns to read; `split` is None where the table does not divide its rows."""
+    """The columns to read; `split` is None where the table does not divide its rows. `notes` are for the person."""
 
     image: str
     label: str
     split: str | None
+    notes: tuple[str, ...] = ()
 
 
 def choose_columns(
-    table: Table, image_column: str | None, label_column: str | None, is_file: Callable[[str], bool]
+    tables: Sequence[Table], image_column: str | None, label_column: str | None, is_file: Callable[[str], bool]
 ) -> Columns:
-    """Columns as named by the caller, else as found; `is_file(value)` tells whether a text names a readable file.
+    """Columns of tables that all have the same, as named by the caller, else as found; `is_file(value)` tells whether a
+    text names a readable file.
 
     Raises DataError that lists the columns for an unknown name, or when none fits.
     """
+    table = tables[0]
     for name, meant in ((image_column, "images"), (label_column, "labels")):
         if name is not None and name not in table.kinds:
             raise DataError(
                 f"{table.path} has no column {name!r} for the {meant}{_nearest(name, table)}; {_listed(table)}"
             )
-    split = _find_split(table, {image_column, label_column})
+    split, notes = _find_split(tables, {image_column, label_column})
     image = image_column or _find_image(table, {label_column, split}, is_file)
     label = label_column or _find_label(table, {image, split})
-    return Columns(image, label, split)
+    return Columns(image, label, split, tuple(notes))
+
+
+def named_label(table: Table) -> str | None:
+    """The column that is the label by its name. A `y` beside an `x` is a coordinate."""
+    free = _free(table, set(), "text", "number")
+    if "x" in {name.casefold() for name in free}:
+        free = [name for name in free if name.casefold() != "y"]
+    return _by_name(free, _LABEL_NAMES)
 
 
 def _find_image(table: Table, taken: set[str | None], is_file: Callable[[str], bool]) -> str:
@@ -74,9 +87,9 @@ def _find_image(table: Table, taken: set[str | None], is_file: Callable[[str], b
 
 
 def _find_label(table: Table, taken: set[str | None]) -> str:
-    free = _free(table, taken, "text", "number")
-    found = _by_name(free, _LABEL_NAMES)
-    if found is None:
+    found = named_label(table)
+    if found is None or found in taken:
+        free = _free(table, taken, "text", "number")
         named = [name for name in free if name in table.label_names]
         found = named[0] if len(named) == 1 else free[0] if len(free) == 1 else None
     if found is None:
@@ -86,12 +99,19 @@ def _find_label(table: Table, taken: set[str | None]) -> str:
     return found
 
 
-def _find_split(table: Table, taken: set[str | None]) -> str | None:
-    """A column named like a split, if each of its values names one."""
-    found = _by_name(_free(table, taken, "text"), _SPLIT_NAMES)
-    if found is None or any(split_named(str(value or "")) is None for (value,) in table.rows([found])):
-        return None
-    return found
+def _find_split(tables: Sequence[Table], taken: set[str | None]) -> tuple[str | None, list[str]]:
+    """A column named like a split, if most of its values name one, and what to say about the others."""
+    found = _by_name(_free(tables[0], taken, "text"), _SPLIT_NAMES)
+    if found is None:
+        return None, []
+    values = Counter(str(value) for table in tables for (value,) in table.rows([found]) if value is not None)
+    unknown = [value for value in values if value.strip() and split_named(value) is None]
+    strange = sum(values[value] for value in unknown)
+    if 2 * strange >= values.total():
+        return None, [f"The column {found!r} divides nothing: few of its values name train, validation or test."]
+    if strange:
+        return found, [f"In the column {found!r}, {name_some(unknown)} ({strange:,} rows) name no known part."]
+    return found, []
 
 
 def _free(table: Table, taken: set[str | None], *kinds: Kind) -> list[str]:

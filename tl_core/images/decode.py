@@ -5,6 +5,7 @@ Must not know: labels, folders, models.
 """
 
 import contextlib
+import functools
 import logging
 import re
 import threading
@@ -18,6 +19,22 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
 from tl_core.errors import DataError
+from tl_core.images.wording import one_line
+
+# The kinds of picture that are read, by Pillow's names, and their file name endings. Pillow knows many more and goes by
+# the content; for some of them, such as EPS, it starts other programs.
+IMAGE_KINDS = {
+    "JPEG": (".jpg", ".jpeg", ".jfif"),
+    "PNG": (".png",),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm"),
+    "AVIF": (".avif",),
+}
+# Of a 16-bit file that leaves the upper four bits empty: its values hold 12 bits or fewer and read as almost black.
+DARK = "16-bit, dark"
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = 1
@@ -34,6 +51,8 @@ _TURNS = {
 # Pillow warns above this many pixels (its MAX_IMAGE_PIXELS); only then can decoding itself warn.
 _PILLOW_WARNS_ABOVE = 89_478_485
 _SNIFFED_BYTES = 1024
+_TWELVE_BITS = 4095
+_PIXELS_AT_ONCE = 1 << 20
 
 # Warning filters and Pillow's pixel limit belong to the whole process: one thread at a time may bend them.
 _pillow_is_ours = threading.RLock()
@@ -45,7 +64,7 @@ class Decoded:
     """`image` is upright RGB; `mode` is Pillow's name for how the file stores colours.
 
     `special` says why `PIL.Image.open`, `exif_transpose`, `convert("RGB")` would give other pixels ("" if they give the
-    same): "16-bit", "32-bit", "transparent", "unreadable EXIF".
+    same): "16-bit", DARK, "32-bit", "transparent", "unreadable EXIF".
     """
 
     image: Image.Image
@@ -71,7 +90,7 @@ def decode(source: Path | BinaryIO, max_pixels: int) -> Decoded:
             raise DataError(f"cannot be opened: {error.strerror or error}") from error
     try:
         with _pillow_kept_quiet(max_pixels):
-            image = Image.open(source)
+            image = Image.open(source, formats=_readable_kinds())
     except UnidentifiedImageError as error:
         raise DataError(_what_it_is_instead(source)) from error
     except Image.DecompressionBombError as error:
@@ -79,7 +98,7 @@ def decode(source: Path | BinaryIO, max_pixels: int) -> Decoded:
         raise _too_large(f"{int(count[0]):,}" if count else "too many", max_pixels) from error
     # Pillow's readers raise whatever their parsing met, here and below: SyntaxError, struct.error, KeyError …
     except Exception as error:
-        raise DataError(f"damaged: {_first_words(error)}") from error
+        raise DataError(f"damaged: {_said(error)}") from error
     with image:
         width, height = image.size
         if width * height > max_pixels:
@@ -88,11 +107,16 @@ def decode(source: Path | BinaryIO, max_pixels: int) -> Decoded:
             large = width * height > _PILLOW_WARNS_ABOVE
             with _pillow_kept_quiet(max_pixels) if large else contextlib.nullcontext():
                 image.load()
-            with _pillow_kept_quiet(max_pixels):
-                turn, complaint = _turn(image)
-            rgb, special = _to_rgb(image)
+        except MemoryError as error:
+            raise DataError(f"too large: there is not enough memory for its {width} × {height} pixels") from error
         except Exception as error:
-            raise DataError(f"truncated or damaged: {_first_words(error)}") from error
+            raise DataError(f"truncated or damaged: {_said(error)}") from error
+        with _pillow_kept_quiet(max_pixels):
+            turn, complaint = _turn(image)
+        try:
+            rgb, special = _to_rgb(image)
+        except (OSError, ValueError) as error:  # such as a palette that Pillow cannot use
+            raise DataError(f"its colours ({image.mode}) cannot be read: {_said(error)}") from error
         return Decoded(rgb.transpose(turn) if turn is not None else rgb, image.mode, special or complaint)
 
 
@@ -138,30 +162,37 @@ def _from_wide_grey(image: Image.Image) -> tuple[Image.Image, str]:
     16-bit files use 0–65535. Files of 32-bit integers or floats do not say: 0–1 (floats), 0–255 and 0–65535 are taken
     for what they look like, anything else is stretched from its least to its greatest value.
     """
-    values = np.nan_to_num(np.asarray(image).astype(np.float32), posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
     if image.mode.startswith("I;16"):
-        values, special = values / 257.0, "16-bit"
-    else:
-        special = "32-bit"
-        if low < 0 or high > 65535:
-            values = (values - low) * (255.0 / ((high - low) or 1.0))
-        elif image.mode == "F" and high <= 1:
-            values = values * 255.0
-        elif high > 255:
-            values = values / 257.0
+        return _from_sixteen_bits(image)
+    values = np.nan_to_num(np.asarray(image).astype(np.float32), copy=False, posinf=0.0, neginf=0.0)
+    low, high = float(values.min()), float(values.max())
+    if low < 0 or high > 65535:
+        values = (values - low) * (255.0 / ((high - low) or 1.0))
+    elif image.mode == "F" and high <= 1:
+        values = values * 255.0
+    elif high > 255:
+        values = values / 257.0
     grey = Image.fromarray(np.round(values).astype(np.uint8))
     plain = image.convert("RGB").getchannel("R")
-    return grey.convert("RGB"), special if np.asarray(plain).tobytes() != np.asarray(grey).tobytes() else ""
+    return grey.convert("RGB"), "32-bit" if np.asarray(plain).tobytes() != np.asarray(grey).tobytes() else ""
+
+
+def _from_sixteen_bits(image: Image.Image) -> tuple[Image.Image, str]:
+    values = np.asarray(image)
+    grey = np.empty(values.shape, dtype=np.uint8)
+    rows = max(1, _PIXELS_AT_ONCE // values.shape[1])
+    for start in range(0, len(values), rows):  # in strips: a wide copy of a large picture takes hundreds of megabytes
+        part = slice(start, start + rows)
+        grey[part] = (values[part].astype(np.uint32) + 128) // 257
+    return Image.fromarray(grey).convert("RGB"), DARK if 0 < int(values.max()) <= _TWELVE_BITS else "16-bit"
 
 
 def _too_large(found: str, max_pixels: int) -> DataError:
     return DataError(f"too large: {found} pixels; at most {max_pixels:,} are read (TL_MAX_PIXELS)")
 
 
-def _first_words(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 120 else text[:119] + "…"
+def _said(error: Exception) -> str:
+    return one_line(str(error) or type(error).__name__)
 
 
 def _what_it_is_instead(stream: BinaryIO) -> str:
@@ -174,6 +205,7 @@ def _what_it_is_instead(stream: BinaryIO) -> str:
     if start.startswith((b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")):
         return "damaged: it begins like an image, but its header cannot be read"
     for name, found in {
+        "a PostScript drawing; save it as PNG": start.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6")),
         "a PDF document": start.startswith(b"%PDF"),
         "a zip archive": start.startswith(b"PK\x03\x04"),
         "an SVG drawing; save it as PNG": b"<svg" in text,
@@ -186,7 +218,7 @@ def _what_it_is_instead(stream: BinaryIO) -> str:
     }.items():
         if found:
             return f"not an image: it is {name}"
-    return "not an image, or of a kind that Pillow cannot read"
+    return "not an image, or of a kind that is not read; save it as JPEG or PNG"
 
 
 def _is_text(start: bytes) -> bool:
@@ -200,6 +232,12 @@ def _is_text(start: bytes) -> bool:
 
 
 def readable_extensions() -> frozenset[str]:
-    """File name endings, in lower case, of the kinds of picture this Pillow can read."""
-    common = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-    return frozenset(common | ({".avif"} if features.check("avif") else set()))
+    """File name endings, in lower case, of the kinds of picture that are read."""
+    return frozenset(ending for kind in _readable_kinds() for ending in IMAGE_KINDS[kind])
+
+
+@functools.cache
+def _readable_kinds() -> tuple[str, ...]:
+    """Some builds of Pillow lack a decoder."""
+    optional = {"WEBP": "webp", "AVIF": "avif"}
+    return tuple(kind for kind in IMAGE_KINDS if kind not in optional or features.check(optional[kind]))

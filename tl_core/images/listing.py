@@ -9,12 +9,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePath
+from typing import Literal
 
 from tl_core.errors import DataError
 from tl_core.images.collection import TEST, TRAIN, VALIDATION, Listed, Skipped, natural_key
 from tl_core.images.decode import readable_extensions
 from tl_core.images.table_files import TABLE_EXTENSIONS
+from tl_core.images.wording import count, name_some
 from tl_core.settings import Settings
+
+ARCHIVE_EXTENSIONS = frozenset({".zip"})
+# `unknown` has a name without an ending: its content decides whether it is an image.
+Kind = Literal["image", "unknown", "table", "archive", "other"]
 
 _SPLIT_NAMES = {
     TRAIN: {"train", "training"},
@@ -45,6 +51,8 @@ class Folder:
     path: Path
     images: list[str] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
+    archives: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)  # name, reason
     folders: list["Folder"] = field(default_factory=list)
 
@@ -78,6 +86,18 @@ def split_named(name: str) -> str | None:
     return next((split for split, names in _SPLIT_NAMES.items() if word in names), None)
 
 
+def kind_of(name: str) -> Kind:
+    """What a file is by its name, in any case."""
+    extension = os.path.splitext(name)[1].lower()
+    if extension in readable_extensions():
+        return "image"
+    if not extension and name.casefold() not in _DOCUMENTS:
+        return "unknown"
+    if extension in TABLE_EXTENSIONS:
+        return "table"
+    return "archive" if extension in ARCHIVE_EXTENSIONS else "other"
+
+
 def is_clutter(name: str) -> bool:
     """Whether a file or folder of this name is hidden, or left behind by an operating system."""
     return name.startswith(".") or name.casefold() in _CLUTTER
@@ -93,7 +113,7 @@ def walk(root: Path, settings: Settings) -> Folder:
 
     Raises DataError when there are more than `settings.max_files` files, or `root` cannot be read.
     """
-    extensions, seen = readable_extensions(), 0
+    seen = 0
 
     def visit(path: Path, depth: int) -> Folder:
         nonlocal seen
@@ -117,8 +137,11 @@ def walk(root: Path, settings: Settings) -> Folder:
             elif is_file:
                 seen += 1
                 if seen > settings.max_files:
-                    raise DataError(f"{root} holds more than {settings.max_files:,} files (the limit is TL_MAX_FILES)")
-                _sort_in(folder, entry.name, extensions)
+                    raise DataError(
+                        f"{root} holds more than {settings.max_files:,} files; give a folder with fewer, or set "
+                        "TL_MAX_FILES to allow more"
+                    )
+                _sort_in(folder, entry.name)
             else:
                 folder.skipped.append((entry.name, "not an image: a broken link, a device or a pipe"))
         return folder
@@ -129,17 +152,18 @@ def walk(root: Path, settings: Settings) -> Folder:
         raise DataError(f"{root} cannot be opened: {error.strerror}") from error
 
 
-def _sort_in(folder: Folder, name: str, image_extensions: frozenset[str]) -> None:
-    extension = os.path.splitext(name)[1].lower()
-    without_meaning = not extension and name.casefold() not in _DOCUMENTS  # then the content decides
-    if extension in image_extensions or without_meaning:
+def _sort_in(folder: Folder, name: str) -> None:
+    kind = kind_of(name)
+    if kind in {"image", "unknown"}:
         folder.images.append(name)
-    elif extension in TABLE_EXTENSIONS:
+    elif kind == "table":
         folder.tables.append(name)
-    elif extension in {".heic", ".heif"}:
+    elif kind == "archive":
+        folder.archives.append(name)
+    elif name.lower().endswith((".heic", ".heif")):
         folder.skipped.append((name, "a HEIC photo, which cannot be read; save it as JPEG"))
     else:
-        folder.skipped.append((name, "not an image"))
+        folder.others.append(name)
 
 
 def unwrapped(folder: Folder) -> list[Folder]:
@@ -184,15 +208,15 @@ def list_folder(tree: Folder, source: str) -> Listing:
     """
     listing, root, folder = Listing(), tree.path, unwrapped(tree)[-1]
     splits = split_folders(folder)
-    used = [part for parts in splits.values() for part in parts] or class_folders(folder)
+    classes = [] if splits else class_folders(folder)
+    used = {*classes, *(part for parts in splits.values() for part in parts)}
     for split, parts in splits.items():
         for part in parts:
             for inner in part.with_images:
                 _add_class(listing, inner, split, root)
             _leave_out(listing, part, part.images, f"it lies directly in {part.name!r}, so it has no class", root)
-    if not splits:
-        for inner in used:
-            _add_class(listing, inner, None, root)
+    for inner in classes:
+        _add_class(listing, inner, None, root)
     for inner in folder.with_images:
         if inner not in used:
             for below in inner.below():
@@ -201,11 +225,25 @@ def list_folder(tree: Folder, source: str) -> Listing:
         _leave_out(listing, outer, outer.images, "it lies beside the class folders, so it has no class", root)
     for inner in tree.below():
         listing.skipped += [Skipped(_shown(inner, name, root), reason) for name, reason in inner.skipped]
-        _leave_out(listing, inner, inner.tables, "a table; the class folders were used instead", root)
+        _leave_out(listing, inner, inner.tables, "a table; the class folders were used instead", root, expected=True)
+        _leave_out(listing, inner, inner.archives, "an archive; unpack it", root)
+        _leave_out(listing, inner, inner.others, "not an image", root, expected=True)
     _require_classes(listing, folder, source)
     empty = [inner.name for inner in folder.folders if not inner.image_count]
     if empty:
-        listing.notes.append(f"Folders without images were passed over: {', '.join(map(repr, empty[:10]))}.")
+        listing.notes.append(f"Folders without images were passed over: {name_some(empty)}.")
+    tables = [name for outer in unwrapped(tree) for name in outer.tables]
+    if tables:
+        listing.notes.append(
+            f"The class folders were used, and not the labels in {name_some(tables)}; to take them from there, give "
+            "that file as the data, or name its column with --label-column."
+        )
+    divided = [inner.name for inner in classes if inner.with_images and not class_folders(inner)]
+    if divided:
+        listing.notes.append(
+            f"{count(len(divided), 'class folder holds', 'class folders hold')} folders named like train and test "
+            f"({name_some(divided)}): that division was not used; put them outermost, as train/cat and test/cat."
+        )
     return listing
 
 
@@ -217,8 +255,10 @@ def _add_class(listing: Listing, folder: Folder, split: str | None, root: Path) 
             )
 
 
-def _leave_out(listing: Listing, folder: Folder, names: list[str], reason: str, root: Path) -> None:
-    listing.skipped += [Skipped(_shown(folder, name, root), reason) for name in names]
+def _leave_out(
+    listing: Listing, folder: Folder, names: list[str], reason: str, root: Path, expected: bool = False
+) -> None:
+    listing.skipped += [Skipped(_shown(folder, name, root), reason, expected) for name in names]
 
 
 def _shown(folder: Folder, name: str, root: Path) -> str:

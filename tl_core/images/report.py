@@ -4,13 +4,14 @@ Must not know: how duplicates are found or splits are drawn; models.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from tl_core.images.collection import SPLITS, TEST, TRAIN, VALIDATION, Collection, Picture
-from tl_core.images.splits import KFOLD_BELOW, Division, name_some
+from tl_core.images.splits import KFOLD_BELOW, Division
+from tl_core.images.wording import count, name_some, printable, shorten
 
 if TYPE_CHECKING:
     from tl_core.images.duplicates import Duplicates
@@ -29,7 +30,8 @@ _FEW_PER_CLASS, _MANY_PER_CLASS = 100, 1000
 _CLASSES_SHOWN = 20
 _EXTREMES_SHOWN = 5
 _SKIPPED_SHOWN = 10
-_NAME_WIDTH = 60
+# Groups, pairs and conflicts that are named one by one; look-alikes can have a million.
+_LISTED = 1000
 
 
 @dataclass
@@ -56,8 +58,8 @@ class Report:
 def make_report(collection: Collection, duplicates: "Duplicates", division: Division) -> Report:
     """Describe a collection of at least one picture; `duplicates` and `division` are those of its pictures."""
     pictures = collection.pictures
-    counts = Counter(picture.label for picture in pictures)
-    classes = {name: counts[name] for name in collection.classes}
+    sizes = Counter(picture.label for picture in pictures)
+    classes = {name: sizes[name] for name in collection.classes}
     largest, smallest = max(classes, key=classes.__getitem__), min(classes, key=classes.__getitem__)
     report = Report(
         source=collection.source,
@@ -86,7 +88,7 @@ def make_report(collection: Collection, duplicates: "Duplicates", division: Divi
     small = sum(min(picture.width, picture.height) < SMALL_SIDE for picture in pictures)
     report.warnings = [
         *_warn_of_counts(report),
-        *_warn_of_files(report, small),
+        *_warn_of_files(report, small, sum(not skipped.expected for skipped in collection.skipped)),
         *_warn_of_duplicates(report, _count_separated(duplicates, division)),
         *_warn_of_labels(report),
     ]
@@ -98,15 +100,19 @@ def _spread(values: Sequence[int]) -> dict[str, float]:
 
 
 def _describe_duplicates(pictures: Sequence[Picture], duplicates: "Duplicates") -> dict[str, Any]:
+    """Of groups and conflicts the first _LISTED are named; `groups` and `conflicting` count all."""
+    # One file in two rows of a table is no copy: deleting one would delete both.
+    copies = [group for group in duplicates.exact_groups if len({pictures[index].path for index in group}) > 1]
     return {
-        "exact": _describe_groups(pictures, duplicates.exact_groups),
+        "exact": _describe_groups(pictures, copies),
         "near": _describe_groups(pictures, duplicates.near_groups),
+        "conflicting": len({index for conflict in duplicates.conflicts for index in conflict.pictures}),
         "conflicts": [
             {
                 "kind": "exact" if conflict.exact else "near",
                 "files": [{"file": pictures[i].name, "label": pictures[i].label} for i in conflict.pictures],
             }
-            for conflict in duplicates.conflicts
+            for conflict in duplicates.conflicts[:_LISTED]
         ],
     }
 
@@ -116,37 +122,46 @@ def _describe_groups(pictures: Sequence[Picture], groups: Sequence[Sequence[int]
         "groups": len(groups),
         "images": sum(map(len, groups)),
         "largest": max(map(len, groups), default=0),
-        "files": [[pictures[index].name for index in group] for group in groups],
+        "files": [[pictures[index].name for index in group] for group in groups[:_LISTED]],
     }
 
 
 def _describe_leakage(pictures: Sequence[Picture], duplicates: "Duplicates", division: Division) -> dict[str, Any]:
-    """Copies and near-duplicates in two given parts; `images` of the parts other than train are concerned."""
+    """Copies and near-duplicates in two given parts; `images` of the parts other than train are concerned.
+
+    Of each kind the first _LISTED are named, and `more` counts the others.
+    """
+    if not division.given:
+        return {"images": 0, "exact": [], "near": [], "more": 0}
     part = [picture.split or TRAIN for picture in pictures]
+    exact = [group for group in duplicates.exact_groups if len({part[index] for index in group}) > 1]
+    near = duplicates.pairs_across([SPLITS.index(name) for name in part])
+    concerned = {*(index for group in exact for index in group), *near["first"].tolist(), *near["second"].tolist()}
 
-    def across(groups: Iterable[Sequence[int]]) -> list[Sequence[int]]:
-        return [group for group in groups if division.given and len({part[index] for index in group}) > 1]
-
-    def named(groups: list[Sequence[int]]) -> list[list[dict[str, str]]]:
+    def named(groups: Sequence[Sequence[int]]) -> list[list[dict[str, str]]]:
         return [[{"file": pictures[index].name, "split": part[index]} for index in group] for group in groups]
 
-    exact = across(duplicates.exact_groups)
-    near = across([(first, second) for first, second, _ in duplicates.near_pairs.tolist()])
-    concerned = {index for group in exact + near for index in group if part[index] != TRAIN}
-    return {"images": len(concerned), "exact": named(exact), "near": named(near)}
+    return {
+        "images": sum(part[index] != TRAIN for index in concerned),
+        "exact": named(exact[:_LISTED]),
+        "near": named([(first, second) for first, second, _ in near[:_LISTED].tolist()]),
+        "more": max(0, len(exact) - _LISTED) + max(0, len(near) - _LISTED),
+    }
 
 
 def _count_separated(duplicates: "Duplicates", division: Division) -> int:
     """Confirmed pairs of near-duplicates that our own division puts on two sides."""
     if division.given:
         return 0
-    parts = (division.train, division.validation, division.test)
-    side = {index: number for number, part in enumerate(parts) for index in part}
-    return sum(side[first] != side[second] for first, second, _ in duplicates.near_pairs.tolist())
+    sides = [0] * len(duplicates.groups)
+    for number, part in enumerate((division.train, division.validation, division.test)):
+        for index in part:
+            sides[index] = number
+    return len(duplicates.pairs_across(sides))
 
 
 def _recommend(per_class: float) -> dict[str, str]:
-    about = f"With about {_count(round(per_class), 'image', 'images')} per class"
+    about = f"With about {count(round(per_class), 'image', 'images')} per class"
     if per_class < _FEW_PER_CLASS:
         reason = (
             f"{about}, training the backbone itself would mostly learn them by heart; "
@@ -169,12 +184,12 @@ def _warn_of_counts(report: Report) -> list[str]:
     few = [name for name, count in classes.items() if 1 < count < FEW_IN_CLASS]
     if single:
         warnings.append(
-            f"{_count(len(single), 'class has', 'classes have')} a single image ({name_some(single)}): it is used for "
+            f"{count(len(single), 'class has', 'classes have')} a single image ({name_some(single)}): it is used for "
             "training, and nothing is left to test. Add images, or leave the class out."
         )
     if few:
         warnings.append(
-            f"{_count(len(few), 'class has', 'classes have')} fewer than {FEW_IN_CLASS} images ({name_some(few)}): "
+            f"{count(len(few), 'class has', 'classes have')} fewer than {FEW_IN_CLASS} images ({name_some(few)}): "
             "the figures of such a class mean little. Add images there first."
         )
     if report.images < KFOLD_BELOW:
@@ -191,17 +206,18 @@ def _warn_of_counts(report: Report) -> list[str]:
     return warnings
 
 
-def _warn_of_files(report: Report, small: int) -> list[str]:
+def _warn_of_files(report: Report, small: int, lost: int) -> list[str]:
+    """`lost` files claimed to be images and were left out."""
     warnings = []
     if small:
         warnings.append(
-            f"{_count(small, 'image is', 'images are')} less than {SMALL_SIDE} pixels wide or high: little can be seen "
+            f"{count(small, 'image is', 'images are')} less than {SMALL_SIDE} pixels wide or high: little can be seen "
             "in them. Use larger originals if there are any."
         )
-    skipped, files = len(report.skipped), report.images + len(report.skipped)
-    if skipped > MANY_SKIPPED * files:
+    files = report.images + lost
+    if lost > MANY_SKIPPED * files:
         warnings.append(
-            f"{skipped:,} of {files:,} files were left out. Read the reasons: something may have gone wrong when they "
+            f"{lost:,} of {files:,} images were left out. Read the reasons: something may have gone wrong when they "
             "were copied or saved."
         )
     return warnings
@@ -212,23 +228,23 @@ def _warn_of_duplicates(report: Report, separated: int) -> list[str]:
     exact, near, leakage = report.duplicates["exact"], report.duplicates["near"], report.leakage
     if exact["groups"]:
         warnings.append(
-            f"{exact['images']:,} files are copies of one another ({_count(exact['groups'], 'group', 'groups')}). "
+            f"{exact['images']:,} files are copies of one another ({count(exact['groups'], 'group', 'groups')}). "
             "Keep one of each group."
         )
     if near["groups"]:
         warnings.append(
-            f"{near['images']:,} images are nearly the same as others ({_count(near['groups'], 'group', 'groups')}): "
+            f"{near['images']:,} images are nearly the same as others ({count(near['groups'], 'group', 'groups')}): "
             "they teach less than their number suggests. Keep one of each group, or add images that differ."
         )
     if separated:
         warnings.append(
-            f"{_count(separated, 'pair', 'pairs')} of nearly the same images had to be divided between the parts, "
+            f"{count(separated, 'pair', 'pairs')} of nearly the same images had to be divided between the parts, "
             "being of series too long to be kept together: the figures are too good. Add a test part from other series."
         )
     if leakage["images"]:
         first = (leakage["exact"] or leakage["near"])[0]
         warnings.append(
-            f"{_count(leakage['images'], 'image', 'images')} outside train can be found in another part too, the same "
+            f"{count(leakage['images'], 'image', 'images')} outside train can be found in another part too, the same "
             f"or nearly so (such as {name_some([file['file'] for file in first])}): the figures will be too good. "
             "Remove one of each."
         )
@@ -242,14 +258,10 @@ def _warn_of_labels(report: Report) -> list[str]:
     first = conflicts[0]["files"]
     other = next(file for file in first if file["label"] != first[0]["label"])
     return [
-        f"{_count(len(conflicts), 'image has', 'images have')} two labels, as copies or near-duplicates (such as "
+        f"{report.duplicates['conflicting']:,} images have a copy or near-duplicate with another label (such as "
         f"{name_some([first[0]['file']])} and {name_some([other['file']])}): no model can be right about both. "
-        "Delete the wrong ones."
+        "Delete the wrong ones, or their rows in the table."
     ]
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number:,} {one if number == 1 else many}"
 
 
 def render(report: Report) -> list[str]:
@@ -259,7 +271,7 @@ def render(report: Report) -> list[str]:
     parts = ", ".join(f"{name} {splits[name]:,}" for name in SPLITS)
     how = "as given" if splits["given"] else "drawn by class"
     figures = "from folds over all images" if splits["folds"] else f"from {splits['reported']}"
-    lines = [f"{report.images:,} images in {_count(len(report.classes), 'class', 'classes')}, {sizes} pixels"]
+    lines = [f"{report.images:,} images in {count(len(report.classes), 'class', 'classes')}, {sizes} pixels"]
     lines += _class_lines(report.classes)
     lines += [f"split     {parts} ({how}); figures {figures}"]
     lines += _duplicate_lines(report)
@@ -267,14 +279,14 @@ def render(report: Report) -> list[str]:
     lines += [f"note      {note}" for note in report.notes]
     lines += [f"warning   {warning}" for warning in report.warnings]
     lines += [f"strategy  {report.recommendation['strategy']}. {report.recommendation['reason']}"]
-    return [_printable(line) for line in lines]
+    return [printable(line) for line in lines]
 
 
 def _class_lines(classes: dict[str, int]) -> list[str]:
     width = len(f"{max(classes.values()):,}")
 
     def line(name: str) -> str:
-        return f"  {classes[name]:>{width},}  {_shorten(name)}"
+        return f"  {classes[name]:>{width},}  {shorten(name)}"
 
     if len(classes) <= _CLASSES_SHOWN:
         return [line(name) for name in classes]
@@ -291,7 +303,7 @@ def _duplicate_lines(report: Report) -> list[str]:
     found = report.duplicates
     kinds = (("exact", "copies"), ("near", "alike"))
     return [
-        f"{title:10}{found[kind]['images']:,} images in {_count(found[kind]['groups'], 'group', 'groups')}, "
+        f"{title:10}{found[kind]['images']:,} images in {count(found[kind]['groups'], 'group', 'groups')}, "
         f"the largest of {found[kind]['largest']:,}"
         for kind, title in kinds
         if found[kind]["groups"]
@@ -301,8 +313,8 @@ def _duplicate_lines(report: Report) -> list[str]:
 def _skipped_lines(skipped: list[dict[str, str]]) -> list[str]:
     if not skipped:
         return []
-    lines = [f"left out  {_count(len(skipped), 'file', 'files')}"]
-    lines += [f"  {_shorten(entry['file'])}: {entry['reason']}" for entry in skipped[:_SKIPPED_SHOWN]]
+    lines = [f"left out  {count(len(skipped), 'file', 'files')}"]
+    lines += [f"  {shorten(entry['file'])}: {entry['reason']}" for entry in skipped[:_SKIPPED_SHOWN]]
     if len(skipped) > _SKIPPED_SHOWN:
         lines.append(f"  and {len(skipped) - _SKIPPED_SHOWN:,} more; --json lists them all")
     return lines
@@ -311,11 +323,3 @@ def _skipped_lines(skipped: list[dict[str, str]]) -> list[str]:
 def _range(spread: dict[str, float]) -> str:
     low, high = spread["min"], spread["max"]
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def _shorten(name: str) -> str:
-    return name if len(name) <= _NAME_WIDTH else name[: _NAME_WIDTH - 1] + "…"
-
-
-def _printable(line: str) -> str:
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)

@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SAMPLE_PREFIX = "sample:"
-SAMPLES = {
-    "digits": "1,797 real handwritten digits in 10 classes, 8 × 8 pixels enlarged to 32 × 32 (from scikit-learn).",
-    "shapes": "360 coloured drawings of 96 × 96 pixels in 6 classes (circle, cross, ring, square, star, triangle).",
-}
 
 _DIGITS_ENLARGED = 4
 _SHAPE_SIDE = 96
@@ -44,10 +40,9 @@ def sample_folder(name: str, settings: Settings) -> Path:
     }
     if name not in makers:
         near = difflib.get_close_matches(name, makers, n=1)
-        raise DataError(
-            f"there is no sample {name!r}" + (f"; did you mean {SAMPLE_PREFIX}{near[0]}?" if near else "")
-            + f" The samples are {' and '.join(SAMPLE_PREFIX + known for known in makers)}"
-        )  # fmt: skip
+        hint = f" (did you mean {SAMPLE_PREFIX}{near[0]}?)" if near else ""
+        known = " and ".join(SAMPLE_PREFIX + maker for maker in makers)
+        raise DataError(f"there is no sample {name!r}{hint}; the samples are {known}")
     version, write = makers[name]
     return make_once(settings.data_dir, f"sample-{name}", [name, version], write)
 

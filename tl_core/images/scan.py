@@ -3,6 +3,7 @@
 Threads suffice: Pillow lets go of Python's lock while it decodes. Must not know: where the list came from.
 """
 
+import errno
 import hashlib
 import io
 import os
@@ -13,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from tl_core.errors import DataError
+from tl_core.files import writing_to_home
 from tl_core.images.collection import Listed, Picture, Skipped
 from tl_core.images.decode import decode
 from tl_core.images.looks import describe_looks
@@ -38,8 +40,13 @@ def verify(
     """Decode and describe each file: the pictures, the files left out with reasons, and notes; the order is kept.
 
     What is known of an unchanged file is taken from `settings.cache_dir`. Files of more than `settings.max_pixels`
-    pixels are left out undecoded. `progress(done, total)` is called from the calling thread.
+    pixels are left out undecoded. `progress(done, total)` is called from the calling thread. Raises JobError where
+    `settings.home` cannot be written.
     """
+    with writing_to_home(settings):
+        settings.cache_dir.mkdir(parents=True, exist_ok=True)
+        if not os.access(settings.cache_dir, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     results: dict[int, Picture | Skipped] = {}
     stamps: dict[int, Stamp] = {}
     for index, file in enumerate(listed):

@@ -10,13 +10,12 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from tl_core.images.collection import SPLITS, TEST, TRAIN, VALIDATION, Collection, natural_key
+from tl_core.images.wording import name_some
 
 # Of 100 pictures of a class.
 SHARES = {TRAIN: 70, VALIDATION: 15, TEST: 15}
 # With fewer pictures a test part of 15 % holds under 30: its 95 % interval would be nearly 30 points wide.
 KFOLD_BELOW = 200
-_NAMES_SHOWN = 5
-_NAME_LENGTH = 60
 
 
 @dataclass
@@ -132,13 +131,6 @@ def folds(labels: Sequence[Hashable], groups: Sequence[int], k: int, seed: int) 
             test[fold] += unit
     everything = range(len(labels))
     return [(sorted(set(everything) - set(part)), sorted(part)) for part in test if part]
-
-
-def name_some(names: Sequence[str]) -> str:
-    """The first few names, quoted and shortened, and how many more there are."""
-    short = [name if len(name) <= _NAME_LENGTH else name[: _NAME_LENGTH - 1] + "…" for name in names[:_NAMES_SHOWN]]
-    shown = ", ".join(map(repr, short))
-    return shown + (f" and {len(names) - _NAMES_SHOWN:,} more" if len(names) > _NAMES_SHOWN else "")
 
 
 def _note_gaps(collection: Collection, division: Division) -> None:

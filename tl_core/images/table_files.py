@@ -7,12 +7,14 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from tl_core.errors import DataError
+from tl_core.images.wording import name_some, one_line
 
 TEXT_TABLES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson"})
 PARQUET_TABLES = frozenset({".parquet"})
@@ -43,8 +45,11 @@ class Table:
     notes: list[str] = field(default_factory=list)
 
 
-def open_table(path: Path) -> Table:
-    """Open a table by its file name's ending. Raises DataError for one that cannot be read, saying where and why."""
+def open_table(path: Path, within: Path | None = None) -> Table:
+    """Open a table by its file name's ending. Raises DataError for one that cannot be read, saying where and why.
+
+    `within` is that of `file_at`: a first row that names a file is data, not a header.
+    """
     try:
         if path.suffix.lower() in PARQUET_TABLES:
             return _open_parquet(path)
@@ -53,7 +58,23 @@ def open_table(path: Path) -> Table:
         raise DataError(f"{path} cannot be opened: {error.strerror or error}") from error
     if path.suffix.lower() in {".jsonl", ".ndjson"}:
         return _table_of_records(path, _json_records(path, text), notes)
-    return _table_of_records(path, _separated_records(path, text), notes)
+    return _table_of_records(path, _separated_records(path, text, within), notes)
+
+
+def file_at(folder: Path, name: str, within: Path | None) -> Path | None:
+    """The file that a text in a table names, relative to `folder`; with `within`, only one below that folder."""
+    for text in (name, name.replace("\\", "/")):  # the second for tables written on Windows
+        try:
+            path = folder / text
+            if text and path.is_file():
+                return path if is_within(path, within) else None
+        except (OSError, ValueError):  # longer than the system allows, or with a zero byte
+            return None
+    return None
+
+
+def is_within(path: Path, within: Path | None) -> bool:
+    return within is None or path.resolve().is_relative_to(within.resolve())
 
 
 def _read_text(path: Path) -> tuple[str, list[str]]:
@@ -89,27 +110,40 @@ def _json_records(path: Path, text: str) -> list[dict[str, Any]]:
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}, line {number}, is not JSON: {error}; each line must hold one object") from error
         if not isinstance(record, dict):
-            raise DataError(f"{path}, line {number}, holds {_shown(line.strip())}; each line must hold one JSON object")
+            raise DataError(f"{path}, line {number}, holds {one_line(line)}; each line must hold one JSON object")
         records.append(record)
     return records
 
 
-def _separated_records(path: Path, text: str) -> list[dict[str, Any]]:
+def _separated_records(path: Path, text: str, within: Path | None) -> list[dict[str, Any]]:
     first_line = text.lstrip().split("\n", 1)[0]
     delimiter = "\t" if path.suffix.lower() == ".tsv" else max(_DELIMITERS, key=first_line.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+    rows: list[list[str]] = []
+    line = 1
     try:
-        rows = [
-            row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True) if row
-        ]
+        for row in reader:
+            line = reader.line_num + 1
+            if row:
+                rows.append(row)
     except csv.Error as error:
-        raise DataError(f"{path} cannot be read as a table: {error}") from error
+        raise DataError(
+            f"{path} cannot be read as a table from line {line} on: {error}; look for a quotation mark too many"
+        ) from error
     if not rows:
         return []
-    if any(_is_file(path.parent, cell) for cell in rows[0]):
+    if any(file_at(path.parent, cell, within) for cell in rows[0]):
         names = [f"column {number}" for number in range(1, len(rows[0]) + 1)]  # no header: the first row is data
     else:
         names = [cell.strip() for cell in rows.pop(0)]
+        _require_different(path, names)
     return [dict(zip(names, (cell or None for cell in row), strict=False)) for row in rows]
+
+
+def _require_different(path: Path, names: Iterable[str]) -> None:
+    twice = [name for name, number in Counter(names).items() if name and number > 1]
+    if twice:
+        raise DataError(f"{path} has several columns called {name_some(twice)}; give each a name of its own")
 
 
 def _table_of_records(path: Path, records: list[dict[str, Any]], notes: list[str]) -> Table:
@@ -140,7 +174,8 @@ def _open_parquet(path: Path) -> Table:
         with pq.ParquetFile(path) as file:
             schema, row_count = file.schema_arrow, file.metadata.num_rows
     except pa.ArrowException as error:
-        raise DataError(f"{path} is not a parquet file that can be read: {_shown(str(error))}") from error
+        raise DataError(f"{path} is not a parquet file that can be read: {one_line(error)}") from error
+    _require_different(path, schema.names)
     kinds = {field.name: _kind_of_type(field.type) for field in schema}
 
     def batches(columns: Sequence[str], size: int) -> Iterator[pa.RecordBatch]:
@@ -148,16 +183,19 @@ def _open_parquet(path: Path) -> Table:
             with pq.ParquetFile(path) as file:
                 yield from file.iter_batches(batch_size=size, columns=list(columns), use_threads=False)
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path} is damaged: {_shown(str(error))}") from error
+            raise DataError(f"{path} is damaged: {one_line(error)}") from error
 
     def rows(columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         # "image.path" reads that part of the structure and leaves the bytes in the file.
         wanted = [f"{name}.path" if kinds[name] == "image" else name for name in columns]
         for batch in batches(wanted, _ROWS_AT_ONCE):
-            values = [
-                _paths_of(batch.column(name)) if kinds[name] == "image" else batch.column(name).to_pylist()
-                for name in columns
-            ]
+            try:
+                values = [
+                    _paths_of(batch.column(name)) if kinds[name] == "image" else batch.column(name).to_pylist()
+                    for name in columns
+                ]
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path} holds text that is not UTF-8 ({error}); write the table anew") from error
             yield from zip(*values, strict=True)
 
     def images(column: str) -> Iterator[bytes | None]:
@@ -181,11 +219,11 @@ def _kind_of_type(kind: Any) -> Kind:
 
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return "text"
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
         return "number"
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
         return "bytes"
     if pa.types.is_struct(kind) and {"bytes", "path"} <= {kind.field(i).name for i in range(kind.num_fields)}:
         return "image"
@@ -203,15 +241,3 @@ def _class_labels(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
         }
     except (KeyError, ValueError, TypeError, AttributeError):
         return {}  # written by something else: the columns speak for themselves
-
-
-def _is_file(folder: Path, name: str) -> bool:
-    try:
-        return bool(name) and (folder / name).is_file()
-    except (OSError, ValueError):  # too long, or with a zero byte
-        return False
-
-
-def _shown(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= 120 else text[:119] + "…"

@@ -14,6 +14,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tl_core.errors import DataError
@@ -21,6 +22,26 @@ from tl_core.errors import DataError
 # What a killed process left behind is removed by the next one that makes the same folder, but never while another
 # might still be writing there.
 ABANDONED_AFTER_SECONDS = 24 * 3600
+
+
+@dataclass
+class Unpacking:
+    """One request's unpacking: who is told of it, and the folders made for it, should it be refused in the end.
+
+    `progress` receives (bytes written, bytes expected).
+    """
+
+    progress: Callable[[int, int], None] | None = None
+    made: list[Path] = field(default_factory=list)
+
+    def tell(self, done: int, total: int) -> None:
+        if self.progress is not None:
+            self.progress(done, max(done, total))
+
+    def take_back(self) -> None:
+        for folder in self.made:
+            shutil.rmtree(folder, ignore_errors=True)
+        self.made.clear()
 
 
 def fingerprint(paths: Sequence[Path]) -> list[tuple[str, int, int]]:
@@ -32,10 +53,13 @@ def fingerprint(paths: Sequence[Path]) -> list[tuple[str, int, int]]:
     return found
 
 
-def make_once(data_dir: Path, title: str, identity: object, fill: Callable[[Path], None]) -> Path:
+def make_once(
+    data_dir: Path, title: str, identity: object, fill: Callable[[Path], None], unpacking: Unpacking | None = None
+) -> Path:
     """The folder below `data_dir` that `fill` made for this `identity` (any value JSON can hold), now or earlier.
 
-    `title` only makes the folder's name readable. Raises DataError for a full disk or a place that cannot be written.
+    `title` only makes the folder's name readable. A folder made now is noted in `unpacking`. Raises DataError for a
+    full disk or a place that cannot be written.
     """
     key = hashlib.blake2b(json.dumps(identity).encode(), digest_size=8).hexdigest()
     name = f"{re.sub(r'[^A-Za-z0-9_-]+', '-', title)[:40].strip('-') or 'data'}-{key}"
@@ -51,6 +75,8 @@ def make_once(data_dir: Path, title: str, identity: object, fill: Callable[[Path
             fill(partial)
             with contextlib.suppress(OSError):  # another process was first: its folder is as good
                 partial.rename(final)
+                if unpacking is not None:
+                    unpacking.made.append(final)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         if not final.is_dir():

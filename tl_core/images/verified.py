@@ -1,7 +1,7 @@
 """What verification found, remembered by path, size and time of change, so that an unchanged file is not decoded again.
 
-A cache: it may be deleted, be damaged or lie on a read-only disk, and all that costs is time. Such trouble ends its use
-and is kept in `trouble`, in words. Broken files are not remembered: they are few, and may be whole next time.
+A cache: it may be deleted or be damaged, and all that costs is time. Such trouble ends its use and is kept in
+`trouble`, in words. Broken files are not remembered: they are few, and may be whole next time.
 Must not know: how pictures are verified.
 """
 
@@ -15,12 +15,15 @@ from typing import Any, NamedTuple
 import PIL
 
 # To be raised whenever decoding, hashing or the table changes; another Pillow may read a file differently, too.
-VERSION = f"2, Pillow {PIL.__version__}"
+_LAYOUT = 3
+VERSION = f"{_LAYOUT}, Pillow {PIL.__version__}"
 FILE_NAME = "verified.sqlite"
 _PATHS_PER_QUERY = 500
 _WAIT_SECONDS = 10.0
-_CREATE = """
-CREATE TABLE IF NOT EXISTS verified (
+# A table of another layout has another name, and nobody reads it.
+_TABLE = f"verified_{_LAYOUT}"
+_CREATE = f"""
+CREATE TABLE IF NOT EXISTS {_TABLE} (
     path BLOB PRIMARY KEY, size INTEGER, changed_ns INTEGER, version TEXT,
     width INTEGER, height INTEGER, mode TEXT, digest TEXT, phash BLOB, grey BLOB, special TEXT
 )"""
@@ -84,7 +87,7 @@ class VerifiedFiles:
         try:
             with self._connection:
                 marks = ", ".join("?" * len(rows[0]))
-                self._connection.executemany(f"INSERT OR REPLACE INTO verified VALUES ({marks})", rows)
+                self._connection.executemany(f"INSERT OR REPLACE INTO {_TABLE} VALUES ({marks})", rows)
         except sqlite3.Error as error:
             self._give_up(error)
 
@@ -93,7 +96,7 @@ class VerifiedFiles:
             return []
         try:
             marks = ", ".join("?" * len(keys))
-            return self._connection.execute(f"SELECT * FROM verified WHERE path IN ({marks})", keys).fetchall()
+            return self._connection.execute(f"SELECT * FROM {_TABLE} WHERE path IN ({marks})", keys).fetchall()
         except sqlite3.Error as error:
             self._give_up(error)
             return []

@@ -1,19 +1,20 @@
 """A backbone: a Hugging Face image-classification model, its processor, and where its classifier sits.
 
 Works on any architecture that transformers maps to image classification; nothing here goes by model names. Must not
-know strategies, data sets or runs.
+know strategies, data sets or runs, nor what a processor does.
 """
 
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
+from transformers import AutoConfig, AutoModelForImageClassification
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
@@ -22,25 +23,37 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import logging as transformers_logging
 
 from tl_core.errors import ModelError
+from tl_core.images.verified import VERSION as DECODER_VERSION
 from tl_core.ml.heads import LinearHead
+from tl_core.ml.preprocessing import load_processor, processor_size, reason_of
 from tl_core.sources import ModelSource
 
 # A checkpoint may lack small parts outside the head (an unused pooler's norm); beyond this share of the parameters it
 # is not the checkpoint of this architecture.
 MAX_MISSING_SHARE = 0.02
+# What a config says about classes, files and versions, none of which changes the features of a picture.
+NOT_OF_FEATURES = (
+    *("id2label", "label2id", "num_labels", "num_classes", "label_names", "problem_type"),
+    *("dtype", "torch_dtype", "transformers_version", "_name_or_path", "architectures"),
+)
+CHANNELS = 3
 
 
 @dataclass
 class Backbone:
-    """A model ready to be taught, with a classifier made for `labels`."""
+    """A model ready to be taught, with a classifier made for `labels`.
+
+    `random_seed` is the seed of whatever outside the classifier is random; None where the checkpoint had all of it.
+    """
 
     source: ModelSource
     model: PreTrainedModel
     processor: Any
     labels: list[str]
     notes: list[str]
+    random_seed: int | None = None
 
-    @property
+    @cached_property
     def input_size(self) -> tuple[int, int]:
         """(height, width) in pixels of what the processor hands to the model."""
         return processor_size(self.processor)
@@ -63,51 +76,43 @@ def load_backbone(
     _name_classes(config, labels)
     if image_size and getattr(config, "image_size", None) and not pretrained:
         config.image_size = image_size
-    notes: list[str] = []
+    size = processor_size(processor)
     torch.manual_seed(seed)
-    if pretrained:
-        model, missing = load_weights(source, config)
-    else:
-        model, missing = make_model(config), []
-    head = find_head(model, processor_size(processor))
-    if pretrained:
-        notes += _judge_missing(source, model, head, missing)
-        head.reset_parameters()
-    return Backbone(source, model.eval(), processor, list(labels), notes)
+    if not pretrained:
+        model = make_model(config)
+        _check_answer(model, _answer_to_noise(model, size), labels)
+        return Backbone(source, model.eval(), processor, list(labels), [], seed)
+    model, missing = load_weights(source, config)
+    head = find_head(model, size)
+    notes = _judge_missing(source, model, head, missing)
+    head.reset_parameters()
+    return Backbone(source, model.eval(), processor, list(labels), notes, seed if notes else None)
 
 
 def read_architecture(source: ModelSource) -> Any:
-    """The transformers config of a model folder. Raises ModelError when it cannot classify images."""
+    """The transformers config of a model folder. Raises ModelError when it cannot classify RGB images."""
     try:
         config = AutoConfig.from_pretrained(source.path, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as failure:
-        reason = str(failure).strip().splitlines()[0]
-        raise ModelError(f"the config.json of {source.named} cannot be used: {reason}") from failure
+    except Exception as failure:  # transformers, huggingface_hub and json judge a config by errors of their own
+        raise ModelError(f"the config.json of {source.named} cannot be used: {reason_of(failure)}") from failure
     accept_architecture(config.to_dict(), source.named)
     return config
 
 
 def accept_architecture(config: dict[str, Any], name: str = "this model") -> None:
-    """Raises ModelError for a config.json that describes no image classifier."""
+    """Raises ModelError for a config.json that describes no classifier of RGB images."""
     kind = config.get("model_type") or ("timm_wrapper" if "architecture" in config else None)
-    if kind not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
+    if not isinstance(kind, str) or kind not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
         raise ModelError(
             f"{name} is a {kind!r} model, for which transformers has no image classification; "
             "`python -m tl_core models` lists backbones that have it"
         )
-
-
-def load_processor(source: ModelSource, image_size: int | None = None) -> Any:
-    """The checkpoint's own image processor, at another size if asked. Raises ModelError where there is none."""
-    try:
-        processor = AutoImageProcessor.from_pretrained(source.path, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, AttributeError) as failure:
+    channels = _channels(config)
+    if channels != CHANNELS:
         raise ModelError(
-            f"{source.named} has no usable image processor (preprocessor_config.json): {str(failure).splitlines()[0]}"
-        ) from failure
-    if image_size is not None:
-        _resize_processor(source, processor, image_size)
-    return processor
+            f"{name} takes pictures of {channels!r} channels, and pictures are read as RGB, which is {CHANNELS}; "
+            "use another backbone"
+        )
 
 
 def load_weights(source: ModelSource, config: Any) -> tuple[PreTrainedModel, list[str]]:
@@ -126,8 +131,7 @@ def load_weights(source: ModelSource, config: Any) -> tuple[PreTrainedModel, lis
             output_loading_info=True,
         )
     except Exception as failure:  # safetensors, torch and transformers share no error class for a broken file
-        reason = str(failure).strip().splitlines()[0] if str(failure).strip() else type(failure).__name__
-        raise ModelError(f"the weights of {source.named} cannot be loaded: {reason}") from failure
+        raise ModelError(f"the weights of {source.named} cannot be loaded: {reason_of(failure)}") from failure
     finally:
         transformers_logging.set_verbosity(verbosity)
     mismatched = [item[0] if isinstance(item, tuple) else item for item in info.get("mismatched_keys", ())]
@@ -144,7 +148,7 @@ def make_model(config: Any) -> PreTrainedModel:
 
 
 def find_head(model: PreTrainedModel, size: tuple[int, int]) -> nn.Linear:
-    """The linear layer whose output is the logits, found by watching one forward pass of a grey picture.
+    """The linear layer whose output is the logits, found by watching one forward pass of a noisy picture.
 
     Raises ModelError for a model whose logits come from anything else.
     """
@@ -156,45 +160,59 @@ def find_head(model: PreTrainedModel, size: tuple[int, int]) -> nn.Linear:
 
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
     hooks = [module.register_forward_hook(remember) for module in linears]
-    was_training = model.training
-    device = next(model.parameters()).device
     try:
-        model.eval()
-        with torch.inference_mode():
-            logits = model(pixel_values=torch.zeros(1, 3, *size, device=device)).logits
-    except (RuntimeError, ValueError) as failure:
-        raise ModelError(
-            f"this backbone cannot take pictures of {size[1]} × {size[0]} pixels: {str(failure).splitlines()[0]}"
-        ) from failure
+        logits = _answer_to_noise(model, size)
     finally:
         for hook in hooks:
             hook.remove()
-        model.train(was_training)
     for module, output in reversed(outputs.items()):
         if output.numel() == logits.numel() and torch.equal(output.reshape(-1), logits.reshape(-1)):
             return module
     raise ModelError(
-        f"{type(model).__name__} has no single linear classifier, so there is no head to train on features"
+        f"{type(model).__name__} has no single linear classifier, so there is no head to train on features; "
+        "use another backbone"
     )
 
 
-def write_head(head: nn.Linear, fitted: LinearHead) -> None:
-    """Put a fitted head into the model's own classifier. Raises ModelError for a classifier without a bias."""
+def linear_head(backbone: Backbone) -> nn.Linear:
+    """The classifier of `backbone`, which a fitted head can be written into.
+
+    Raises ModelError for one that is not a single linear layer with a bias.
+    """
+    head = find_head(backbone.model, backbone.input_size)
     if head.bias is None:
-        raise ModelError("this backbone's classifier has no bias, which a fitted head needs; use another backbone")
+        raise ModelError(
+            f"the classifier of {backbone.source.named} has no bias, which a fitted head needs; use another backbone"
+        )
+    return head
+
+
+def write_head(head: nn.Linear, fitted: LinearHead) -> None:
+    """Put a fitted head into the model's own classifier, as `linear_head` found it."""
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(fitted.weight))
         head.bias.copy_(torch.from_numpy(fitted.bias))
 
 
-def fingerprint(source: ModelSource, processor: Any) -> str:
-    """Identifies what turns a picture into features: the weights' bytes and the preprocessing."""
-    digest = hashlib.blake2b(digest_size=16)
-    for file in sorted(source.path.glob("*.safetensors")):
+def fingerprint(backbone: Backbone) -> str:
+    """Identifies what turns a file into features, whatever the classes: 32 hexadecimal digits.
+
+    That is the reading of files, the preprocessing, the architecture and the weights; where some of them are random,
+    their seed as well, and the class count, since the classifier may draw from the same generator before them.
+    """
+    settings: dict[str, Any] = {
+        "decoder": DECODER_VERSION,
+        "processor": backbone.processor.to_dict(),
+        "model": type(backbone.model).__name__,
+        "config": _of_features(backbone.model.config.to_dict()),
+    }
+    if backbone.random_seed is not None:
+        settings["random"] = [backbone.random_seed, len(backbone.labels)]
+    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=16)
+    for file in sorted(backbone.source.path.glob("*.safetensors")):
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
-    digest.update(json.dumps(processor.to_dict(), sort_keys=True, default=str).encode())
     return digest.hexdigest()
 
 
@@ -207,45 +225,6 @@ def save_backbone(backbone: Backbone, folder: Path) -> None:
     backbone.processor.save_pretrained(folder)
 
 
-def processor_size(processor: Any) -> tuple[int, int]:
-    """(height, width) of a processor's output."""
-    for name in ("crop_size", "size"):
-        size = getattr(processor, name, None)
-        if name == "crop_size" and not getattr(processor, "do_center_crop", False):
-            continue
-        if size is not None:
-            height, width = _get(size, "height"), _get(size, "width")
-            if height and width:
-                return int(height), int(width)
-            if edge := _get(size, "shortest_edge"):
-                return int(edge), int(edge)
-    timm_size = getattr(processor, "data_config", {}).get("input_size")
-    if timm_size:
-        return int(timm_size[-2]), int(timm_size[-1])
-    raise ModelError(f"{type(processor).__name__} does not say what picture size it makes")
-
-
-def _get(size: Any, key: str) -> Any:
-    return size.get(key) if isinstance(size, dict) else getattr(size, key, None)
-
-
-def _resize_processor(source: ModelSource, processor: Any, side: int) -> None:
-    if hasattr(processor, "data_config"):
-        raise ModelError(
-            f"{source.named} is a timm model, whose preprocessing is part of its config; leave out --image-size"
-        )
-    old = processor_size(processor)
-    scale = side / old[0]
-    settings = processor.to_dict()
-    for name in ("size", "crop_size"):
-        value = settings.get(name)
-        if isinstance(value, dict):
-            settings[name] = {key: round(number * scale) for key, number in value.items() if number}
-    for name in ("size", "crop_size"):
-        if settings.get(name):
-            setattr(processor, name, type(getattr(processor, name))(**settings[name]))
-
-
 def _name_classes(config: Any, labels: Sequence[str]) -> None:
     """Class names in every place a config keeps them; one softmax over all of them."""
     config.id2label = dict(enumerate(labels))
@@ -254,6 +233,51 @@ def _name_classes(config: Any, labels: Sequence[str]) -> None:
     if config.model_type == "timm_wrapper":  # it writes label_names, not id2label, to disk
         config.label_names = list(labels)
         config.num_labels = len(labels)
+
+
+def _of_features(config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        str(key): _of_features(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if key not in NOT_OF_FEATURES
+    }
+
+
+def _channels(config: dict[str, Any]) -> Any:
+    """Of the pictures a model takes, from wherever its kind of config says so; RGB where none does."""
+    parts = (config.get(name) for name in ("vision_config", "pretrained_cfg", "model_args"))
+    vision, timm, arguments = (part if isinstance(part, dict) else {} for part in parts)
+    if "in_chans" in arguments:
+        return arguments["in_chans"]
+    return config.get("num_channels") or vision.get("num_channels") or (timm.get("input_size") or [CHANNELS])[0]
+
+
+def _answer_to_noise(model: PreTrainedModel, size: tuple[int, int]) -> torch.Tensor:
+    """The logits (1, C) of one picture of (height, width) pixels, always the same, in eval mode. Raises ModelError.
+
+    Noise, because a plain picture can leave a network without biases at zero everywhere, where all layers agree.
+    """
+    was_training = model.training
+    noise = torch.randn(1, CHANNELS, *size, generator=torch.Generator().manual_seed(0))
+    try:
+        model.eval()
+        with torch.inference_mode():
+            return model(pixel_values=noise.to(next(model.parameters()).device)).logits
+    except Exception as failure:  # any layer of any architecture may refuse the size in its own way
+        raise ModelError(
+            f"this backbone cannot take pictures of {size[1]} × {size[0]} pixels in {CHANNELS} channels: "
+            f"{reason_of(failure)}"
+        ) from failure
+    finally:
+        model.train(was_training)
+
+
+def _check_answer(model: PreTrainedModel, logits: torch.Tensor, labels: Sequence[str]) -> None:
+    if tuple(logits.shape) != (1, len(labels)):
+        raise ModelError(
+            f"{type(model).__name__} answers a picture with an array of shape {tuple(logits.shape)} instead of "
+            f"{len(labels)} numbers, one for each class; use another backbone"
+        )
 
 
 def _judge_missing(source: ModelSource, model: PreTrainedModel, head: nn.Linear, missing: list[str]) -> list[str]:

@@ -17,10 +17,12 @@ class RunCallback(TrainerCallback):
 
     STOP_INTERVAL = 0.2  # seconds between looks at the stop file
 
-    def __init__(self, recorder: Recorder, checkpoint_minutes: float, minutes: float | None) -> None:
+    def __init__(
+        self, recorder: Recorder, checkpoint_minutes: float, minutes: float | None = None, seconds_spent: float = 0.0
+    ) -> None:
         self.recorder = recorder
         self.checkpoint_seconds = checkpoint_minutes * 60
-        self.limit_seconds = None if minutes is None else minutes * 60
+        self.limit_seconds = None if minutes is None else minutes * 60 - seconds_spent
         self.stopped = False
         self.out_of_time = False
         self._begun = self._looked = self._saved = time.monotonic()

@@ -4,17 +4,21 @@ A `datasets.DatasetDict` names files and classes; decoding happens when a batch 
 reader (which reads 16-bit and transparent pictures as they look). Must not know models or strategies.
 """
 
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
 from torch.utils.data import Dataset as TorchDataset
 
+from tl_core.errors import DataError
 from tl_core.images.collection import TEST, TRAIN, VALIDATION, Collection, Picture
 from tl_core.images.decode import open_upright
 from tl_core.images.splits import Division
+from tl_core.ml.preprocessing import preprocess
 from tl_core.ml.transforms import Normalisation, TrainTransform
 
 
@@ -29,7 +33,7 @@ def make_datasets(collection: Collection, division: Division) -> DatasetDict:
         {
             name: Dataset.from_dict(
                 {
-                    "image": [{"path": str(pictures[i].path), "bytes": None} for i in indices],
+                    "image": [_named(pictures[i].path) for i in indices],
                     "label": [number[pictures[i].label] for i in indices],
                 },
                 features=features,
@@ -37,6 +41,29 @@ def make_datasets(collection: Collection, division: Division) -> DatasetDict:
             for name, indices in parts.items()
         }
     )
+
+
+def _named(path: Path) -> dict[str, Any]:
+    """A file by its path, or by its content where the path is no Unicode, which arrow's text must be."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return {"path": None, "bytes": path.read_bytes()}
+    return {"path": str(path), "bytes": None}
+
+
+def read_picture(path: Path, max_pixels: int) -> PIL.Image.Image:
+    """An upright RGB picture. Raises DataError naming the file."""
+    try:
+        return open_upright(path, max_pixels)
+    except DataError as failure:
+        raise DataError(f"{path}: {failure.message}") from failure
+
+
+def _read(image: dict[str, Any], max_pixels: int) -> PIL.Image.Image:
+    if image["bytes"] is not None:
+        return open_upright(io.BytesIO(image["bytes"]), max_pixels)
+    return read_picture(Path(image["path"]), max_pixels)
 
 
 def targets_of(pictures: Sequence[Picture], labels: Sequence[str]) -> list[int]:
@@ -59,7 +86,7 @@ class TrainingImages(TorchDataset[dict[str, torch.Tensor]]):
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, torch.Tensor]]:
         rows = self.dataset[indices]
-        pictures = (open_upright(Path(image["path"]), self.max_pixels) for image in rows["image"])
+        pictures = (_read(image, self.max_pixels) for image in rows["image"])
         return [
             {"pixel_values": pixels, "labels": torch.tensor(label)}
             for pixels, label in zip(self.transform(pictures, self.epoch, indices), rows["label"], strict=True)
@@ -79,27 +106,29 @@ class EvaluationImages(TorchDataset[dict[str, torch.Tensor]]):
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, torch.Tensor]]:
         rows = self.dataset[indices]
-        pictures = [open_upright(Path(image["path"]), self.max_pixels) for image in rows["image"]]
-        pixels = self.processor(images=pictures, return_tensors="pt")["pixel_values"]
+        pictures = [_read(image, self.max_pixels) for image in rows["image"]]
+        pixels = preprocess(self.processor, pictures)
         return [
             {"pixel_values": pixel, "labels": torch.tensor(label)}
             for pixel, label in zip(pixels, rows["label"], strict=True)
         ]
 
 
-def make_collator(
-    normalisation: Normalisation, channels_last: bool
-) -> Callable[[list[dict[str, torch.Tensor]]], dict[str, torch.Tensor]]:
-    """Stacks items into a batch; 8-bit pictures are normalised here, once for the whole batch."""
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+class Collator:
+    """Stacks items into a batch; 8-bit pictures are normalised here, once for the whole batch.
 
-    def collate(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    A class and not a function within one: loading processes have to be able to receive it.
+    """
+
+    def __init__(self, normalisation: Normalisation, channels_last: bool) -> None:
+        self.normalisation = normalisation
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+
+    def __call__(self, items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         pixels = torch.stack([item["pixel_values"] for item in items])
         if pixels.dtype == torch.uint8:
-            pixels = normalisation(pixels)
+            pixels = self.normalisation(pixels)
         return {
-            "pixel_values": pixels.contiguous(memory_format=memory_format),
+            "pixel_values": pixels.contiguous(memory_format=self.memory_format),
             "labels": torch.stack([item["labels"] for item in items]),
         }
-
-    return collate

@@ -1,6 +1,6 @@
 """Turn a finished run into an embedded backbone: half the bytes, the recipe, and a card with measured figures.
 
-    python -m tl_core.ml.embed RUN NAME --family FAMILY --summary "When to take it."
+    python -m tl_core.ml.embed RUN NAME --family FAMILY --summary "When to take it." --data "What it learnt from."
 
 For the people who make this project's backbones; whoever only uses them needs none of it.
 """
@@ -27,9 +27,15 @@ from tl_core.runs import Run, find_run
 from tl_core.settings import Settings, read_settings
 from tl_core.sources import ModelSource, open_data
 
+WORDS = {"family": "of architectures", "summary": "when to take it, one sentence", "data": "what it learnt from"}
 
-def embed(run: Run, name: str, family: str, summary: str, settings: Settings, folder: Path = BACKBONES_DIR) -> Path:
-    """Write `folder`/`name` from a run's model and measure what is stored. Raises ModelError for an unfinished run."""
+
+def embed(run: Run, name: str, words: dict[str, str], settings: Settings, folder: Path = BACKBONES_DIR) -> Path:
+    """Write `folder`/`name` from a run's model and measure what is stored on the pictures that judged the run.
+
+    `words` are what cannot be measured: family, summary (when to take it), data (what it is, in a sentence). Raises
+    ModelError for an unfinished run.
+    """
     report = run.report()
     if report is None:
         raise ModelError(f"run {run.id} has no report; `python -m tl_core resume {run.id}` finishes it")
@@ -38,15 +44,15 @@ def embed(run: Run, name: str, family: str, summary: str, settings: Settings, fo
     target.mkdir(parents=True, exist_ok=True)
     store_half(run.model_dir, target)
     recipe = {**config.changed(), "data": Path(config.data).name, "model": name, "name": name}
-    write_json(target / "recipe.json", TrainConfig.parse(recipe).changed())
+    write_json(target / "recipe.json", {**TrainConfig.parse(recipe).changed(), "model": name, "seed": config.seed})
 
     collection = open_data(config.data, settings, image_column=config.image_column, label_column=config.label_column)
     source = ModelSource(run.id, run.model_dir, "run")
-    _, pictures = choose_pictures(source, collection, report["metrics"]["split"])
+    _, pictures, _ = choose_pictures(source, collection)
     stored = evaluate_model(
         load_predictor(ModelSource(name, target, "folder")), pictures, report["metrics"]["split"], settings.max_pixels
     )
-    write_atomically(target / "README.md", _render(name, family, summary, report, stored, recipe, target))
+    write_atomically(target / "README.md", _render(name, words, report, stored, target))
     return target
 
 
@@ -61,26 +67,17 @@ def store_half(model_dir: Path, target: Path) -> None:
     AutoImageProcessor.from_pretrained(model_dir).save_pretrained(target)
 
 
-def _render(
-    name: str,
-    family: str,
-    summary: str,
-    report: dict[str, Any],
-    stored: dict[str, Any],
-    recipe: dict[str, Any],
-    target: Path,
-) -> str:
+def _render(name: str, words: dict[str, str], report: dict[str, Any], stored: dict[str, Any], target: Path) -> str:
     template = resources.files("tl_core").joinpath("templates/backbone_card.md").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, autoescape=False
     )
     return environment.from_string(template).render(
+        **words,
         name=name,
-        family=family,
-        summary=summary,
         report=report,
         stored=stored,
-        recipe=recipe,
+        report_data=Path(report["data"]["source"]).name,
         parameters=count_parameters(target / "model.safetensors"),
         megabytes=(target / "model.safetensors").stat().st_size / 1e6,
     )
@@ -90,13 +87,14 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tl_core.ml.embed", description=__doc__.splitlines()[0])
     parser.add_argument("run")
     parser.add_argument("name")
-    parser.add_argument("--family", required=True)
-    parser.add_argument("--summary", required=True)
+    for word, meaning in WORDS.items():
+        parser.add_argument(f"--{word}", required=True, help=meaning)
     words = parser.parse_args(arguments)
     quieten()
     settings = read_settings()
     try:
-        print(embed(find_run(words.run, settings), words.name, words.family, words.summary, settings))
+        told = {word: getattr(words, word) for word in WORDS}
+        print(embed(find_run(words.run, settings), words.name, told, settings))
     except TLError as failure:
         print(f"error: {failure.message}", file=sys.stderr)
         return 2

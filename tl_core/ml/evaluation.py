@@ -11,39 +11,63 @@ import numpy as np
 from PIL import Image
 
 from tl_core.errors import DataError
-from tl_core.files import read_json
 from tl_core.images.collection import TEST, TRAIN, VALIDATION, Collection, Picture
-from tl_core.images.duplicates import find_duplicates
-from tl_core.images.splits import divide
 from tl_core.ml.inference import Predictor
 from tl_core.ml.metrics import measure
+from tl_core.parts import Parts, recall_parts
+from tl_core.runs import Run
 from tl_core.sources import ModelSource
 
 PARITY_IMAGES = 64
 PARITY_TOLERANCE = 1e-5
+EVERYTHING = "all"
 
 
-def choose_pictures(source: ModelSource, collection: Collection, split: str | None) -> tuple[str, list[Picture]]:
-    """The part of a collection to judge a model on, and its name.
+def choose_pictures(
+    source: ModelSource, collection: Collection, split: str | None = None
+) -> tuple[str, list[Picture], int]:
+    """The part of a collection to judge a model on: its name, its pictures, how many of them the model was fitted on.
 
-    The data that the model was trained on is divided as it was then; other data has only the splits it came with.
-    Without `split` that is the test part, or everything where there is none. Raises DataError for a part that is empty.
+    A run knows the pictures it saw by their content: without `split` it is judged on those that it was not fitted on.
+    Other models are judged on the test part that the data came with, or on everything. Raises DataError for a part
+    that is empty.
     """
-    config = read_json(source.path / "training_config.json")
-    if config is not None and config.get("data") in (collection.source, str(Path(collection.source).absolute())):
-        groups = find_duplicates(collection.pictures).groups
-        folds_allowed = config.get("strategy") == "frozen"
-        division = divide(collection, groups, int(config.get("seed", 0)), folds_allowed=folds_allowed)
-        parts = {TRAIN: division.train, VALIDATION: division.validation, TEST: division.test}
+    parts = recall_parts(Run(source.path.parent)) if source.kind == "run" else None
+    fitted = parts.fitted if parts is not None else frozenset()
+    pictures = collection.pictures
+    if parts is not None and any(parts.part_of(picture) for picture in pictures):
+        unseen = parts.reported
+        choices = {name: [p for p in pictures if _person_calls(parts, p) == name] for name in (TRAIN, VALIDATION, TEST)}
+        choices[unseen] = [
+            picture for picture in pictures if picture.digest not in fitted or _is_tested(parts, picture)
+        ]
     else:
-        given = collection.given_splits
-        parts = {name: [i for i, picture in enumerate(collection.pictures) if picture.split == name] for name in given}
-    parts["all"] = list(range(len(collection.pictures)))
-    name = split or (TEST if parts.get(TEST) else "all")
-    if not parts.get(name):
-        present = ", ".join(part for part, indices in parts.items() if indices)
-        raise DataError(f"{collection.source} has no {name} images; --split can be: {present}")
-    return name, [collection.pictures[i] for i in parts[name]]
+        unseen = TEST
+        choices = {name: [p for p in pictures if p.split == name] for name in collection.given_splits}
+        if not choices.get(TEST):
+            unseen = EVERYTHING
+    choices[EVERYTHING] = list(pictures)
+    name = split or unseen
+    chosen = choices.get(name, [])
+    if not chosen:
+        present = ", ".join(part for part, found in choices.items() if found)
+        reason = (
+            f"{source.named} was fitted on every image of it" if not split and fitted else f"it has no {name} images"
+        )
+        raise DataError(f"{collection.source} cannot be judged so: {reason}; --split can be: {present}")
+    return name, chosen, sum(picture.digest in fitted and not _is_tested(parts, picture) for picture in chosen)
+
+
+def _is_tested(parts: Parts | None, picture: Picture) -> bool:
+    return parts is not None and not parts.uses_folds and parts.part_of(picture) == TEST
+
+
+def _person_calls(parts: Parts, picture: Picture) -> str | None:
+    """The person's own name of a part: where they gave train and one other, that one was tested, and train steered."""
+    part = parts.part_of(picture)
+    if part == TEST:
+        return TRAIN if parts.uses_folds else parts.reported
+    return TRAIN if part == VALIDATION and (parts.reported == VALIDATION or parts.uses_folds) else part
 
 
 def evaluate_model(
@@ -67,33 +91,44 @@ def evaluate_model(
     return measure(probabilities, targets, predictor.labels, split)
 
 
-def check_parity(model_dir: Path, predictor: Predictor, pictures: Sequence[Picture], max_pixels: int) -> dict[str, Any]:
+def check_parity(
+    model_dir: Path,
+    predictor: Predictor,
+    pictures: Sequence[Picture],
+    probabilities: np.ndarray | None,
+    max_pixels: int,
+) -> dict[str, Any]:
     """Ask `transformers.pipeline` and our own predictor about the same files, and say by how much they differ.
 
-    Pictures that plain Pillow reads wrongly (16-bit, transparent) are counted apart: there the two are meant to differ.
+    Also compares the predictor with `probabilities` (len(pictures), C) where they are given. Pictures that plain Pillow
+    reads wrongly (16-bit, transparent) are counted apart: there pipeline and predictor are meant to differ. `passed` is
+    None where no picture could be compared.
     """
     from transformers import pipeline
 
-    chosen = list(pictures[:PARITY_IMAGES])
-    plain = [picture for picture in chosen if not picture.special]
-    ours = predictor.read([picture.path for picture in plain], max_pixels)
+    rows = np.unique(np.linspace(0, len(pictures) - 1, min(PARITY_IMAGES, len(pictures))).round().astype(int))
+    ours = predictor.read([pictures[row].path for row in rows], max_pixels)
     classify = pipeline("image-classification", model=str(model_dir), device=predictor.device)
-    difference, agreed = 0.0, 0
-    for picture, row in zip(plain, ours, strict=True):
-        with Image.open(picture.path) as image:  # given a path, transformers leaves animated files open
-            answer = classify(image, top_k=len(predictor.labels))
-        theirs = {entry["label"]: entry["score"] for entry in answer}
-        difference = max(
-            difference, *(abs(theirs[label] - float(p)) for label, p in zip(predictor.labels, row, strict=True))
+    differences, agreed = [], 0
+    for row, answer in zip(rows, ours, strict=True):
+        if pictures[row].special:
+            continue
+        with Image.open(pictures[row].path) as image:  # given a path, transformers leaves animated files open
+            theirs = classify(image, top_k=len(predictor.labels))
+        scores = {entry["label"]: entry["score"] for entry in theirs}
+        differences.append(
+            max(abs(scores[label] - float(p)) for label, p in zip(predictor.labels, answer, strict=True))
         )
-        agreed += answer[0]["label"] == predictor.labels[int(row.argmax())]
+        agreed += theirs[0]["label"] == predictor.labels[int(answer.argmax())]
+    compared = len(differences)
     return {
-        "images": len(plain),
-        "read_differently": len(chosen) - len(plain),
-        "max_abs_diff": difference,
-        "agreement": agreed / len(plain) if plain else 1.0,
+        "images": compared,
+        "read_differently": len(rows) - compared,
+        "max_abs_diff": max(differences, default=0.0),
+        "agreement": agreed / compared if compared else None,
         "tolerance": PARITY_TOLERANCE,
-        "passed": difference <= PARITY_TOLERANCE,
+        "passed": max(differences) <= PARITY_TOLERANCE if compared else None,
+        "features_max_abs_diff": 0.0 if probabilities is None else float(np.abs(probabilities[rows] - ours).max()),
     }
 
 

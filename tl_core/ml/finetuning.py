@@ -28,7 +28,7 @@ from tl_core.files import read_json
 from tl_core.images.collection import TRAIN, VALIDATION
 from tl_core.ml.backbone import Backbone
 from tl_core.ml.callbacks import EpochCallback, RunCallback
-from tl_core.ml.data import EvaluationImages, TrainingImages, make_collator
+from tl_core.ml.data import Collator, EvaluationImages, TrainingImages
 from tl_core.ml.machine import current_device
 from tl_core.ml.plan import Plan
 from tl_core.ml.precision import Precision
@@ -59,8 +59,12 @@ def train_backbone(
     settings: Settings,
     recorder: Recorder,
     class_weights: torch.Tensor | None = None,
+    seconds_spent: float = 0.0,
 ) -> TrainingEnd:
-    """Train `backbone.model` in place, from the newest whole checkpoint where the run has one."""
+    """Train `backbone.model` in place, from the newest whole checkpoint where the run has one.
+
+    `class_weights` is (C,); `seconds_spent` on training by earlier processes count towards the run's minutes.
+    """
     run = recorder.run
     precision = Precision(**plan.precision)
     device = current_device()
@@ -69,7 +73,7 @@ def train_backbone(
         datasets[TRAIN], TrainTransform(backbone.processor, plan.augment, config.seed), settings.max_pixels
     )
     loaders = min(MAX_LOADERS, settings.workers - 1) if len(images) >= MIN_IMAGES_FOR_LOADERS else 0
-    callback = RunCallback(recorder, config.checkpoint_minutes, config.minutes)
+    callback = RunCallback(recorder, config.checkpoint_minutes, config.minutes, seconds_spent)
     optimizer = torch.optim.AdamW(_decay_groups(backbone.model, plan.weight_decay), lr=plan.learning_rate, fused=True)
     loss = nn.CrossEntropyLoss(
         weight=None if class_weights is None else class_weights.to(device), label_smoothing=plan.label_smoothing
@@ -80,7 +84,7 @@ def train_backbone(
         args=training_arguments(plan, config, precision, run.checkpoints_dir, loaders, evaluate=len(validation) > 0),
         train_dataset=images,
         eval_dataset=EvaluationImages(validation, backbone.processor, settings.max_pixels) if len(validation) else None,
-        data_collator=make_collator(Normalisation(backbone.processor), precision.channels_last),
+        data_collator=Collator(Normalisation(backbone.processor), precision.channels_last),
         compute_loss_func=lambda outputs, labels, num_items_in_batch=None: loss(outputs.logits.float(), labels),
         compute_metrics=_accuracy,
         callbacks=[callback, EpochCallback(images)],

@@ -14,16 +14,16 @@ from torch import nn
 
 from tl_core.config import TrainConfig
 from tl_core.images.collection import Collection, Picture
-from tl_core.images.decode import open_upright
 from tl_core.images.splits import Division
-from tl_core.ml.backbone import Backbone, find_head, fingerprint, write_head
-from tl_core.ml.data import targets_of
+from tl_core.ml.backbone import Backbone, fingerprint, linear_head, write_head
+from tl_core.ml.data import read_picture, targets_of
 from tl_core.ml.feature_store import FeatureStore
 from tl_core.ml.features import compute_features
 from tl_core.ml.head_fitting import HeadFitting
 from tl_core.ml.machine import current_device
 from tl_core.ml.outcome import Outcome
 from tl_core.ml.precision import Precision, checked_precision
+from tl_core.ml.preprocessing import preprocess
 from tl_core.recorder import Recorder, StopRequested
 from tl_core.settings import Settings
 
@@ -42,13 +42,14 @@ def train_frozen(
     """Compute features, fit a head, write it into `backbone.model`. Raises StopRequested, ModelError, DataError."""
     begun = time.perf_counter()
     precision = _forward_precision(config)
-    features = backbone_features(backbone, collection.pictures, precision, settings, recorder)
+    head = linear_head(backbone)
+    features = backbone_features(backbone, head, collection.pictures, precision, settings, recorder)
     featured = time.perf_counter()
     targets = np.asarray(targets_of(collection.pictures, backbone.labels))
     recorder.stage("fitting the head")
     fitting = HeadFitting(features, targets, groups, len(backbone.labels), config, recorder)
     fitted = fitting.cross_validate() if division.uses_folds else fitting.hold_out(division)
-    write_head(find_head(backbone.model, backbone.input_size), fitted.head)
+    write_head(head, fitted.head)
     return Outcome(
         tested=fitted.tested,
         probabilities=fitted.probabilities,
@@ -65,20 +66,24 @@ def train_frozen(
 
 
 def backbone_features(
-    backbone: Backbone, pictures: Sequence[Picture], precision: Precision, settings: Settings, recorder: Recorder
+    backbone: Backbone,
+    head: nn.Linear,
+    pictures: Sequence[Picture],
+    precision: Precision,
+    settings: Settings,
+    recorder: Recorder,
 ) -> np.ndarray:
-    """(N, D) float32: what enters the model's own classifier, for each picture, from the store where it is known."""
+    """(N, D) float32: what enters `head`, the model's own classifier, from the store where it is known."""
     device = current_device()
     model = backbone.model.to(device).eval()
-    head = find_head(model, backbone.input_size)
-    key = f"{fingerprint(backbone.source, backbone.processor)}-{precision.dtype}"
+    key = f"{fingerprint(backbone)}-{precision.dtype}"
 
     def encode(batch: Sequence[torch.Tensor]) -> np.ndarray:
         return encode_batch(model, head, torch.cat(list(batch)).to(device), precision)
 
     def load(picture: Picture) -> torch.Tensor:
-        upright = open_upright(picture.path, settings.max_pixels)
-        return backbone.processor(images=[upright], return_tensors="pt")["pixel_values"]
+        upright = read_picture(picture.path, settings.max_pixels)
+        return preprocess(backbone.processor, [upright])
 
     recorder.stage("computing features", len(pictures))
     with FeatureStore(settings.features_dir, key, recorder.note) as store:

@@ -105,7 +105,7 @@ class HeadFitting:
         from tl_core.ml.callbacks import RunCallback
         from tl_core.ml.head_training import fit_by_trainer
 
-        callback = RunCallback(self.recorder, self.config.checkpoint_minutes, self.config.minutes)
+        callback = RunCallback(self.recorder, self.config.checkpoint_minutes)
         given = {
             name: value
             for name in ("learning_rate", "batch_size", "weight_decay")

@@ -11,13 +11,16 @@ import numpy as np
 import torch
 from PIL.Image import Image
 
-from tl_core.errors import DataError, ModelError
-from tl_core.images.decode import open_upright
-from tl_core.ml.backbone import load_processor, load_weights, read_architecture
+from tl_core.errors import ModelError
+from tl_core.ml.backbone import load_weights, read_architecture
+from tl_core.ml.data import read_picture
 from tl_core.ml.machine import current_device
+from tl_core.ml.preprocessing import load_processor, preprocess, processor_size, reason_of
 from tl_core.sources import ModelSource
 
 BATCH_SIZE = 32
+# Kinds of answer that are no choice of one class: transformers' own pipeline does not put them through a softmax.
+OTHER_PROBLEMS = ("multi_label_classification", "regression")
 
 
 class Predictor:
@@ -37,41 +40,78 @@ class Predictor:
     ) -> np.ndarray:
         """(N, C) float32 softmax probabilities of image files, by the checkpoint's own processor.
 
-        No more than a batch is in memory at a time. Raises DataError for a file that cannot be read.
+        No more than a batch is in memory at a time. Raises DataError for a file that cannot be read, and ModelError
+        where the model cannot answer or its answer is not finite.
         """
         parts = [np.zeros((0, len(self.labels)), np.float32)]
         for begin in range(0, len(files), BATCH_SIZE):
             batch = files[begin : begin + BATCH_SIZE]
-            parts.append(self._judge([_open(file, max_pixels) for file in batch]))
+            judged = self._judge([read_picture(file, max_pixels) for file in batch])
+            finite = np.isfinite(judged).all(axis=1)
+            if not finite.all():
+                raise ModelError(
+                    f"the model's answer to {batch[int(finite.argmin())]} is not finite: its weights are damaged, or "
+                    "its training diverged; train it anew, with a lower --learning-rate where that was set"
+                )
+            parts.append(judged)
             if progress is not None:
                 progress(begin + len(batch), len(files))
         return np.concatenate(parts)
 
     def _judge(self, pictures: Sequence[Image]) -> np.ndarray:
-        with torch.inference_mode():
-            pixels = self.processor(images=list(pictures), return_tensors="pt")["pixel_values"].to(self.device)
-            return self.model(pixel_values=pixels).logits.float().softmax(-1).cpu().numpy()
-
-
-def _open(file: Path, max_pixels: int) -> Image:
-    try:
-        return open_upright(file, max_pixels)
-    except DataError as failure:
-        raise DataError(f"{file}: {failure.message}") from failure
+        pixels = preprocess(self.processor, pictures).to(self.device)
+        try:
+            with torch.inference_mode():
+                logits = self.model(pixel_values=pixels).logits.float()
+        except Exception as failure:  # any layer of any architecture may refuse the pixels in its own way
+            height, width = pixels.shape[2:]
+            raise ModelError(
+                f"the model cannot take the pictures that its own processor makes, {width} × {height} pixels in three "
+                f"channels: {reason_of(failure)}"
+            ) from failure
+        if tuple(logits.shape) != (len(pictures), len(self.labels)):
+            raise ModelError(
+                f"the model answers {len(pictures)} pictures with an array of shape {tuple(logits.shape)}, but has "
+                f"names for {len(self.labels)} classes; its config.json does not belong to its weights"
+            )
+        return logits.softmax(-1).cpu().numpy()
 
 
 def load_predictor(source: ModelSource) -> Predictor:
-    """Open a model folder for prediction. Raises ModelError, also for a backbone without a classifier yet."""
+    """Open a model folder for prediction.
+
+    Raises ModelError, also for a backbone without a classifier yet and for a model that does anything else than choose
+    one of several classes.
+    """
     config = read_architecture(source)
+    labels = _labels_of(source, config)
     processor = load_processor(source)
+    processor_size(processor)
     model, missing = load_weights(source, config)
     if missing:
         raise ModelError(
             f"{source.named} cannot predict yet: {len(missing)} of its parameters ({missing[0]}, …) were never "
             "trained; `train --model` gives it a classifier of your classes",
         )
-    labels = [str(model.config.id2label[index]) for index in range(model.config.num_labels)]
     return Predictor(model, processor, labels)
+
+
+def _labels_of(source: ModelSource, config: Any) -> list[str]:
+    """Class names in the order of the logits."""
+    if config.problem_type in OTHER_PROBLEMS or config.num_labels < 2:
+        found = config.problem_type if config.problem_type in OTHER_PROBLEMS else f"{config.num_labels} output"
+        raise ModelError(
+            f"{source.named} does not choose one of several classes (its config.json says {found}), and nothing else "
+            "can be predicted here; `train --model` gives it a classifier of your classes"
+        )
+    names = config.id2label
+    nameless = [index for index in range(len(names)) if index not in names]
+    if nameless:
+        raise ModelError(
+            f"the config.json of {source.named} names {len(names)} classes, but none of them is number {nameless[0]}; "
+            "its id2label has to number them from 0 without a gap"
+        )
+    return [str(names[index]) for index in range(len(names))]
 
 
 def rank_labels(probabilities: np.ndarray, labels: Sequence[str], count: int) -> list[dict[str, Any]]:

@@ -43,8 +43,10 @@ def train_from_scratch(
     if config.class_weights == "balanced":
         targets = targets_of([collection.pictures[i] for i in division.train], backbone.labels)
         weights = torch.from_numpy(class_weights(np.asarray(targets), len(backbone.labels))).float()
+    spent = recorder.run.seconds_in(TRAINING_STAGE)
     recorder.stage(TRAINING_STAGE, plan.steps)
-    end = train_backbone(backbone, make_datasets(collection, division), plan, config, settings, recorder, weights)
+    datasets = make_datasets(collection, division)
+    end = train_backbone(backbone, datasets, plan, config, settings, recorder, weights, spent)
     if end.out_of_time:
         recorder.note(f"the time is up after {end.steps:,} of {plan.steps:,} steps; the model is kept as it is")
     return Outcome(

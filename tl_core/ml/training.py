@@ -4,10 +4,10 @@ Each step is one call with a name. Must not know who started the run or who watc
 """
 
 import shutil
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from tl_core.config import TrainConfig
 from tl_core.errors import DataError
 from tl_core.files import write_atomically, write_json
-from tl_core.images.collection import Collection
+from tl_core.images.collection import Collection, Picture
 from tl_core.images.duplicates import Duplicates, find_duplicates
 from tl_core.images.report import make_report
 from tl_core.images.splits import Division, divide
@@ -27,13 +27,18 @@ from tl_core.ml.frozen import train_frozen
 from tl_core.ml.inference import load_predictor
 from tl_core.ml.machine import current_device, describe_machine
 from tl_core.ml.metrics import measure
+from tl_core.ml.outcome import Outcome
 from tl_core.ml.precision import checked_precision
 from tl_core.ml.scratch import train_from_scratch
 from tl_core.model_card import render_card
+from tl_core.parts import recall_parts, remember_parts
 from tl_core.recorder import Recorder
+from tl_core.runs import Run
 from tl_core.settings import Settings
-from tl_core.sources import ModelSource, open_data, open_model
+from tl_core.sources import CHECKING, ModelSource, Ticker, open_data, open_model
 
+# Features in float32 give the saved model's own probabilities to about 1e-5; more than this is another computation.
+FEATURES_TOLERANCE = 1e-3
 VERSIONS_OF = ("torch", "transformers", "datasets", "accelerate", "scikit-learn", "pillow")
 
 
@@ -45,9 +50,10 @@ class Inputs:
     collection: Collection
     duplicates: Duplicates
     division: Division
+    seconds: float = 0.0  # spent on finding and verifying before the run began
 
 
-def make_inputs(config: TrainConfig, source: ModelSource, collection: Collection) -> Inputs:
+def make_inputs(config: TrainConfig, source: ModelSource, collection: Collection, seconds: float = 0.0) -> Inputs:
     """Divide the pictures and check what the configuration wants of the backbone and this machine; writes nothing.
 
     Raises ModelError, ConfigError or DataError.
@@ -62,27 +68,27 @@ def make_inputs(config: TrainConfig, source: ModelSource, collection: Collection
             f"no class of {collection.source} has a second image, so that nothing is left to test on; "
             "add images, at least two for some classes and better twenty for each"
         )
-    return Inputs(source, collection, duplicates, division)
+    return Inputs(source, collection, duplicates, division, seconds)
 
 
-def open_inputs(config: TrainConfig, settings: Settings, progress: Callable[[int, int], None]) -> Inputs:
+def open_inputs(config: TrainConfig, settings: Settings, ticker: Ticker) -> Inputs:
     """Find the backbone and the pictures that a configuration names. Raises ModelError, HubError or DataError."""
     source = open_model(config.model, settings, weights=config.needs_weights)
     collection = open_data(
-        config.data, settings, image_column=config.image_column, label_column=config.label_column, progress=progress
+        config.data, settings, image_column=config.image_column, label_column=config.label_column, ticker=ticker
     )
     return make_inputs(config, source, collection)
 
 
 def train(config: TrainConfig, settings: Settings, recorder: Recorder, inputs: Inputs | None = None) -> dict[str, Any]:
     """Run the recipe; the report, as it was written. Raises TLError, or StopRequested where there is no model yet."""
-    begun = time.perf_counter()
     torch.manual_seed(config.seed)
     np.random.seed(config.seed)
     if inputs is None:
-        recorder.stage("checking the images")
-        inputs = open_inputs(config, settings, recorder.advance)
-    for note in [*inputs.collection.notes, *inputs.division.notes]:
+        recorder.stage(CHECKING)
+        inputs = open_inputs(config, settings, lambda _, step, total: recorder.advance(step, total))
+    division = _keep_division(inputs, recorder)
+    for note in [*inputs.collection.notes, *division.notes]:
         recorder.note(note)
 
     recorder.stage("loading the backbone")
@@ -98,33 +104,23 @@ def train(config: TrainConfig, settings: Settings, recorder: Recorder, inputs: I
 
     if config.strategy == "frozen":
         groups = inputs.duplicates.groups
-        outcome = train_frozen(backbone, inputs.collection, groups, inputs.division, config, settings, recorder)
+        outcome = train_frozen(backbone, inputs.collection, groups, division, config, settings, recorder)
     else:
-        outcome = train_from_scratch(backbone, inputs.collection, inputs.division, config, settings, recorder)
+        outcome = train_from_scratch(backbone, inputs.collection, division, config, settings, recorder)
 
     recorder.stage("saving the model")
-    _save_model(backbone, recorder)
+    fresh = recorder.run.dir / "model.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    save_backbone(backbone, fresh)
 
     recorder.stage("testing")
-    tested_at = time.perf_counter()
-    predictor = load_predictor(ModelSource(recorder.run.id, recorder.run.model_dir, "run"))
     tested = [inputs.collection.pictures[i] for i in outcome.tested]
-    probabilities = outcome.probabilities
-    if probabilities is None:
-        probabilities = predictor.read([p.path for p in tested], settings.max_pixels, recorder.progress)
+    probabilities, parity = judge_saved_model(fresh, tested, outcome, settings, recorder)
     metrics = measure(
-        probabilities, np.asarray(targets_of(tested, backbone.labels)), backbone.labels, inputs.division.reported
+        probabilities, np.asarray(targets_of(tested, backbone.labels)), backbone.labels, division.reported
     )
-    parity = check_parity(recorder.run.model_dir, predictor, tested, settings.max_pixels)
-    if not parity["passed"]:
-        recorder.note(f"transformers' own pipeline differs from this model by {parity['max_abs_diff']:.1g}")
 
-    seconds = {
-        "total": time.perf_counter() - begun,
-        "features": outcome.seconds.get("features", 0.0),
-        "training": outcome.seconds["training"],
-        "evaluation": time.perf_counter() - tested_at,
-    }
+    recorder.stage("writing the report")
     report = {
         "run_id": recorder.run.id,
         "run_dir": str(recorder.run.dir),
@@ -133,48 +129,88 @@ def train(config: TrainConfig, settings: Settings, recorder: Recorder, inputs: I
         "stopped": outcome.stopped,
         "metrics": {**metrics, "method": outcome.method},
         "parity": parity,
-        "data": make_report(inputs.collection, inputs.duplicates, inputs.division).to_json(),
+        "data": make_report(inputs.collection, inputs.duplicates, division).to_json(),
         "backbone": _describe_backbone(backbone),
         "precision": outcome.precision.dtype,
         "precision_reason": outcome.precision.reason,
         "training": outcome.details,
         "refit": outcome.shipped,
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "seconds": _spent(inputs, outcome, recorder.run),
         "seed": config.seed,
-        "command": config.command(),
+        "command": config.portable().command(),
         "machine": describe_machine(),
         "versions": {name: version(name) for name in VERSIONS_OF},
         "predictions": list_predictions(tested, probabilities, backbone.labels),
     }
-    _write_report(report, config, recorder)
+    _publish(fresh, report, config, recorder.run)
     return report
 
 
-def _save_model(backbone: Backbone, recorder: Recorder) -> None:
-    """Replace model/ as a whole: a kill leaves the old one or the new one."""
-    fresh = recorder.run.dir / "model.new"
-    shutil.rmtree(fresh, ignore_errors=True)
-    save_backbone(backbone, fresh)
-    shutil.rmtree(recorder.run.model_dir, ignore_errors=True)
-    fresh.rename(recorder.run.model_dir)
+def _keep_division(inputs: Inputs, recorder: Recorder) -> Division:
+    """The division that this run was begun with, whatever has happened to the folder since; else today's, kept."""
+    parts = recall_parts(recorder.run)
+    if parts is not None:
+        return parts.divide(inputs.collection)
+    remember_parts(recorder.run, inputs.collection, inputs.division)
+    return inputs.division
+
+
+def judge_saved_model(
+    model_dir: Path, tested: Sequence[Picture], outcome: Outcome, settings: Settings, recorder: Recorder
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Probabilities (N, C) of the tested pictures, and how far the saved model agrees with transformers and with them.
+
+    Figures that came from features are replaced by the saved model's own where the two differ.
+    """
+    predictor = load_predictor(ModelSource(recorder.run.id, model_dir, "run"))
+    files = [picture.path for picture in tested]
+    probabilities = outcome.probabilities
+    if probabilities is None:
+        probabilities = predictor.read(files, settings.max_pixels, recorder.progress)
+    known = probabilities if outcome.method == "held-out" else None
+    parity = check_parity(model_dir, predictor, tested, known, settings.max_pixels)
+    if parity["passed"] is False:
+        recorder.note(f"transformers' own pipeline differs from this model by {parity['max_abs_diff']:.1g}")
+    if parity["features_max_abs_diff"] > FEATURES_TOLERANCE:
+        recorder.note("the features were less exact than the saved model; the figures come from the model itself")
+        probabilities = predictor.read(files, settings.max_pixels, recorder.progress)
+    return probabilities, parity
+
+
+def _spent(inputs: Inputs, outcome: Outcome, run: Run) -> dict[str, float]:
+    """Seconds by kind of work, over all processes that worked on the run; 0 for what does not apply."""
+    seconds = {
+        "total": inputs.seconds + run.seconds_worked(),
+        "features": outcome.seconds.get("features", 0.0),
+        "training": outcome.seconds["training"],
+        "evaluation": run.seconds_in("testing"),
+    }
+    return {name: round(value, 3) for name, value in seconds.items()}
+
+
+def _publish(fresh: Path, report: dict[str, Any], config: TrainConfig, run: Run) -> None:
+    """Put a complete model folder in place, then the report: a kill leaves whole folders, old or new."""
+    portable = config.portable().to_json()
+    write_json(fresh / "training_config.json", portable)
+    write_atomically(fresh / "README.md", render_card(report, portable))
+    old = run.dir / "model.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if run.model_dir.exists():
+        run.model_dir.rename(old)
+    fresh.rename(run.model_dir)
+    write_json(run.report_path, report)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _describe_backbone(backbone: Backbone) -> dict[str, Any]:
     source = backbone.source
     return {
-        "id": source.named,
+        "id": source.named if source.kind != "folder" else source.path.name,
         "kind": source.kind,
         "revision": source.revision,
         "architecture": type(backbone.model).__name__,
         "parameters": backbone.parameters,
         "image_size": list(backbone.input_size),
-        "fingerprint": fingerprint(source, backbone.processor),
+        "fingerprint": fingerprint(backbone),
         "embedded": source.kind == "embedded",
     }
-
-
-def _write_report(report: dict[str, Any], config: TrainConfig, recorder: Recorder) -> None:
-    folder = recorder.run.model_dir
-    write_json(folder / "training_config.json", config.to_json())
-    write_atomically(folder / "README.md", render_card(report, config.to_json()))
-    write_json(recorder.run.report_path, report)

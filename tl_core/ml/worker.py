@@ -5,12 +5,13 @@
 Whatever happens, the run's status says how it ended. Must not know what training does.
 """
 
+import os
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ from tl_core.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from tl_core.ml.training import Inputs
+
+INTERRUPTED = 130
+FIGURES = ("split", "images", "accuracy", "accuracy_ci", "macro_f1")
 
 
 def work(
@@ -35,44 +39,79 @@ def work(
 ) -> dict[str, Any]:
     """Train the run to its end; the report, with `model_dir` None and little else when it was stopped before a model.
 
-    A first interrupt (Ctrl-C, SIGTERM) is a request to stop after the current step. Raises JobError when another
-    process works on the run, and whatever made the training fail, after the status has it.
+    A first interrupt (Ctrl-C, SIGTERM) is a request to stop after the current step; a second one ends the work at once
+    with KeyboardInterrupt, and the run is stopped as well. Raises JobError when another process works on the run, and
+    whatever made the training fail, after the status has it.
     """
-    with writing_to_home(settings), run.hold(), _interrupts_as_stop(run):
+    with ExitStack() as stack:
         recorder = Recorder(run, echo, writes_log, ticker)
-        recorder.start()
+        with writing_to_home(settings):
+            stack.enter_context(run.hold())
+            run.claim(os.getpid())  # before signals are let in: a stop asked for from here on is meant for this process
+            stack.enter_context(_interrupts_as_stop(run))
+            recorder.start()
         try:
-            from tl_core.ml.libraries import quieten
-            from tl_core.ml.training import train
-
-            quieten()
-            config = run.config()
-            report = train(config, settings, recorder, inputs)
+            report = _train(run, settings, recorder, inputs)
         except StopRequested:
-            recorder.finish("stopped")
-            return {"run_id": run.id, "run_dir": str(run.dir), "model_dir": None, "stopped": True}
-        except TLError as failure:
-            recorder.say(
-                "\n  ".join([f"error: {failure.message}", *failure.details]), echoed=False
-            )  # the caller says it
-            recorder.finish("failed", error={"message": failure.message, "details": list(failure.details)})
+            return _stop_early(run, settings, recorder)
+        except KeyboardInterrupt:
+            _stop_early(run, settings, recorder)
             raise
         except BaseException as failure:
-            if disk_is_full(failure, run.dir):
-                _make_room(run)
-                full = JobError(
-                    f"the disk that holds {settings.home} is full; make room, then `python -m tl_core resume {run.id}` "
-                    "continues from the last checkpoint"
-                )
-                recorder.finish("failed", error={"message": full.message, "details": []})
-                raise full from failure
-            recorder.say(traceback.format_exc().rstrip())
-            sentence = f"an unexpected {type(failure).__name__}; log.txt in the run folder has the details"
-            recorder.finish("failed", error={"message": sentence, "details": []})
-            raise
-        figures = {key: report["metrics"][key] for key in ("split", "images", "accuracy", "accuracy_ci", "macro_f1")}
-        recorder.finish("stopped" if report["stopped"] else "succeeded", metrics=figures)
+            told = _tell(failure, run, settings, recorder)
+            if told is failure:
+                raise
+            raise told from failure
+        with writing_to_home(settings):
+            recorder.finish("stopped" if report["stopped"] else "succeeded", metrics=_figures(report))
         return report
+
+
+def _train(run: Run, settings: Settings, recorder: Recorder, inputs: "Inputs | None") -> dict[str, Any]:
+    from tl_core.ml.libraries import quieten
+    from tl_core.ml.training import train
+
+    quieten()
+    if run.stop_requested():  # while torch was imported
+        raise StopRequested
+    return train(run.config(), settings, recorder, inputs)
+
+
+def _stop_early(run: Run, settings: Settings, recorder: Recorder) -> dict[str, Any]:
+    """End the run as stopped; what an earlier process on it has reached is still there, and is the report."""
+    reached = run.report()
+    with writing_to_home(settings):
+        recorder.finish("stopped", metrics=reached and _figures(reached))
+    if reached is not None:
+        return {**reached, "stopped": True}
+    return {"run_id": run.id, "run_dir": str(run.dir), "model_dir": None, "stopped": True}
+
+
+def _figures(report: dict[str, Any]) -> dict[str, Any]:
+    return {key: report["metrics"][key] for key in FIGURES}
+
+
+def _tell(failure: BaseException, run: Run, settings: Settings, recorder: Recorder) -> BaseException:
+    """Write down how the run failed, in log and status; the error to raise, a JobError for a disk that is full."""
+    with writing_to_home(settings):
+        if not isinstance(failure, TLError) and disk_is_full(failure, run.dir):
+            _make_room(run)
+            failure = JobError(
+                f"the disk that holds {settings.home} is full; make room, then `python -m tl_core resume {run.id}` "
+                "continues from the last checkpoint"
+            )
+        elif isinstance(failure, TLError):
+            lines = "\n  ".join([f"error: {failure.message}", *failure.details])
+            recorder.say(lines, echoed=False)  # the caller says it
+        else:
+            recorder.say("".join(traceback.format_exception(failure)).rstrip())
+        if isinstance(failure, TLError):
+            error = {"message": failure.message, "details": list(failure.details)}
+        else:
+            sentence = f"an unexpected {type(failure).__name__}; log.txt in the run folder has the details"
+            error = {"message": sentence, "details": []}
+        recorder.finish("failed", error=error)
+    return failure
 
 
 def _make_room(run: Run) -> None:
@@ -84,18 +123,26 @@ def _make_room(run: Run) -> None:
 
 @contextmanager
 def _interrupts_as_stop(run: Run) -> Iterator[None]:
-    """The first SIGINT or SIGTERM asks the run to stop; a second one acts as it always does."""
+    """The first SIGINT or SIGTERM asks the run to stop; a second one, of either, is a KeyboardInterrupt."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     previous: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    worker = os.getpid()
 
     def ask(number: int, _: object) -> None:
-        signal.signal(number, previous[number])
+        if os.getpid() != worker:  # a forked data loader: Ctrl-C reaches it too and is the worker's affair
+            if number == signal.SIGTERM:
+                os._exit(128 + number)
+            return
+        for each in previous:
+            signal.signal(each, signal.default_int_handler)
         run.request_stop()
 
     for number in previous:
         signal.signal(number, ask)
+    if hasattr(signal, "pthread_sigmask"):  # the launcher held them back until now
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, previous)
     try:
         yield
     finally:
@@ -104,7 +151,7 @@ def _interrupts_as_stop(run: Run) -> Iterator[None]:
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code: 0 succeeded or stopped, 2 the person can mend it, 1 our fault."""
+    """Exit code: 0 succeeded or stopped, 2 the person can mend it, 130 interrupted twice, 1 our fault."""
     run = Run(Path(arguments[0]))
     if not (run.dir / "config.json").is_file():
         raise SystemExit(f"{run.dir} is no run folder")
@@ -113,6 +160,8 @@ def main(arguments: list[str]) -> int:
     except TLError as failure:
         print(f"error: {failure.message}", *failure.details, sep="\n  ", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
     return 0
 
 

@@ -1,0 +1,132 @@
+"""A saved model that answers: what it says, and the sentences for models that cannot."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from models import edit_config, save_resnet, save_vit
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForImageClassification,
+    CLIPImageProcessor,
+    ViTImageProcessor,
+    ViTModel,
+    pipeline,
+)
+
+from tl_core.errors import DataError, ModelError
+from tl_core.ml.inference import Predictor, load_predictor, rank_labels
+from tl_core.ml.preprocessing import load_processor
+from tl_core.sources import ModelSource
+
+MAX_PIXELS = 1_000_000
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "picture.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.mark.parametrize("save", [save_resnet, save_vit])
+def test_answers_are_those_of_transformers_own_pipeline(tmp_path: Path, picture: Path, save) -> None:
+    predictor = load_predictor(save(tmp_path / "model"))
+    other = tmp_path / "other.png"
+    Image.new("RGB", (20, 90), (9, 200, 30)).save(other)
+    ours = predictor.read([picture, other], MAX_PIXELS)
+    classify = pipeline("image-classification", model=str(tmp_path / "model"), device="cpu")
+    for path, row in zip([picture, other], ours, strict=True):
+        with Image.open(path) as image:
+            theirs = {entry["label"]: entry["score"] for entry in classify(image, top_k=3)}
+        assert [theirs[label] for label in predictor.labels] == pytest.approx(list(row), abs=1e-6)
+
+
+@pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])
+def test_a_model_for_another_problem_is_refused(tmp_path: Path, problem: str) -> None:
+    source = save_vit(tmp_path)
+    edit_config(source, problem_type=problem)
+    with pytest.raises(ModelError, match=f"does not choose one of several classes .*{problem}"):
+        load_predictor(source)
+
+
+def test_a_model_of_one_output_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"does not choose one of several classes .*1 output"):
+        load_predictor(save_vit(tmp_path, classes=1))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_answer_that_is_not_finite_is_a_sentence_with_the_file(tmp_path: Path, picture: Path, value: float) -> None:
+    source = save_vit(tmp_path / "model")
+    weights = load_file(source.path / "model.safetensors")
+    weights["classifier.bias"][1] = value
+    save_file(weights, source.path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"picture\.png is not finite"):
+        load_predictor(source).read([picture], MAX_PIXELS)
+
+
+def test_class_numbers_with_a_gap_are_a_sentence(tmp_path: Path) -> None:
+    source = save_vit(tmp_path)
+    edit_config(source, id2label={"0": "a", "1": "b", "3": "c"}, label2id={"a": 0, "b": 1, "c": 3})
+    with pytest.raises(ModelError, match="names 3 classes, but none of them is number 2"):
+        load_predictor(source)
+
+
+def test_a_backbone_without_a_classifier_is_a_sentence(tmp_path: Path) -> None:
+    source = save_vit(tmp_path)
+    model = AutoModelForImageClassification.from_pretrained(tmp_path)
+    backbone = ViTModel(model.config, add_pooling_layer=False)
+    backbone.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="cannot predict yet"):
+        load_predictor(source)
+
+
+def test_more_answers_than_class_names_are_a_sentence(tmp_path: Path, picture: Path) -> None:
+    model = AutoModelForImageClassification.from_pretrained(save_vit(tmp_path).path)
+    processor = load_processor(ModelSource("vit", tmp_path, "folder"))
+    with pytest.raises(ModelError, match=r"shape \(1, 3\), but has names for 2 classes"):
+        Predictor(model, processor, ["a", "b"]).read([picture], MAX_PIXELS)
+
+
+def test_a_processor_of_several_sizes_is_refused_before_any_picture(tmp_path: Path) -> None:
+    source = save_resnet(tmp_path)
+    CLIPImageProcessor(size={"shortest_edge": 32}, do_center_crop=False).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="several sizes"):
+        load_predictor(source)
+
+
+def test_a_processor_of_another_size_than_the_models_is_a_sentence(tmp_path: Path, picture: Path) -> None:
+    source = save_vit(tmp_path / "model")
+    ViTImageProcessor(size={"height": 48, "width": 48}).save_pretrained(source.path)
+    with pytest.raises(ModelError, match="cannot take the pictures that its own processor makes, 48 × 48 pixels"):
+        load_predictor(source).read([picture], MAX_PIXELS)
+
+
+class Wordless(torch.nn.Module):
+    def forward(self, pixel_values: torch.Tensor) -> None:
+        raise AssertionError
+
+
+def test_a_failure_without_words_is_still_a_sentence(tmp_path: Path, picture: Path) -> None:
+    processor = load_processor(save_vit(tmp_path))
+    with pytest.raises(ModelError, match="AssertionError"):
+        Predictor(Wordless(), processor, ["a", "b"]).read([picture], MAX_PIXELS)
+
+
+def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"broken\.png"):
+        load_predictor(save_vit(tmp_path / "model")).read([broken], MAX_PIXELS)
+
+
+def test_no_pictures_are_no_rows(tmp_path: Path) -> None:
+    assert load_predictor(save_vit(tmp_path)).read([], MAX_PIXELS).shape == (0, 3)
+
+
+def test_ranks_begin_with_the_best() -> None:
+    row = np.array([0.2, 0.5, 0.3], np.float32)
+    assert [entry["label"] for entry in rank_labels(row, ["a", "b", "c"], 2)] == ["b", "c"]
