@@ -164,6 +164,7 @@ def test_scratch_learns_from_random_weights(photos: Path, tmp_path: Path, settin
     run, report = train(settings, data=str(photos), model=str(source.path), strategy="scratch", max_steps=60)
     assert report["metrics"]["accuracy"] > 0.6
     assert report["training"]["steps_done"] == 60
+    assert [file.name for file in run.checkpoints_dir.iterdir()] == ["plan.json"]
     assert {file.name for file in run.dir.iterdir()} == FILES_OF_A_RUN | {"checkpoints"}
     kinds = {json.loads(line)["kind"] for line in (run.dir / "events.jsonl").read_text().splitlines()}
     assert {"training", "validation", "stage", "note", "end"} <= kinds

@@ -88,6 +88,7 @@ def lines_of_training(report: dict[str, Any]) -> list[str]:
     lines = [
         "",
         spoken_accuracy(metrics) + (", each judged by folds that left it out" if metrics["method"] == "k-fold" else ""),
+        *_lines_of_parity(report["parity"]),
         f"{spoken_seconds(report['seconds']['total'])} in all",
         f"model:   {report['model_dir']}",
         f"predict: python -m tl_core predict {report['run_id']} IMAGE",
@@ -95,6 +96,14 @@ def lines_of_training(report: dict[str, Any]) -> list[str]:
     if report["stopped"]:
         lines.append(f"stopped early; {again} continues")
     return lines
+
+
+def _lines_of_parity(parity: dict[str, Any]) -> list[str]:
+    if parity["passed"] is None:
+        return []
+    if parity["passed"]:
+        return [f"transformers' own pipeline gives the same probabilities on {parity['images']} of these images"]
+    return [f"transformers' own pipeline differs by up to {parity['max_abs_diff']:.1g} on {parity['images']} of them"]
 
 
 def lines_of_evaluation(value: dict[str, Any], limit: int = 30) -> list[str]:

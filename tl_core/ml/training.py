@@ -200,6 +200,9 @@ def _publish(fresh: Path, report: dict[str, Any], config: TrainConfig, run: Run)
     fresh.rename(run.model_dir)
     write_json(run.report_path, report)
     shutil.rmtree(old, ignore_errors=True)
+    if not report["stopped"]:  # a run that has ended well is never resumed
+        for checkpoint in run.checkpoints_dir.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def _describe_backbone(backbone: Backbone) -> dict[str, Any]:
