@@ -30,7 +30,8 @@ def _connect_to_loopback(self: socket.socket, address: object) -> None:
 def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.node.get_closest_marker("hub") is None:
         monkeypatch.setattr(socket.socket, "connect", _connect_to_loopback)
-        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # for processes that a test starts; nobody listens there
+        # For processes that a test starts: nobody listens there.
+        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
 
 
 @pytest.fixture(autouse=True)
