@@ -1,5 +1,6 @@
 """Unpacking zips: what is refused before anything is written, what is left out, and that it happens once."""
 
+import errno
 import os
 import stat
 import threading
@@ -8,12 +9,13 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tl_core.errors import DataError
 from tl_core.images.archive import unpack
-from tl_core.images.unpacked import Unpacking, make_once
+from tl_core.images.unpacked import Unpacking, explained_storage_errors, make_once
 from tl_core.settings import Settings
 
 
@@ -188,11 +190,67 @@ def test_a_disk_without_room_is_said_before_unpacking(tmp_path: Path, settings: 
     assert list(settings.data_dir.iterdir()) == []
 
 
-def test_an_unwritable_home_is_said_in_a_sentence(tmp_path: Path, settings: Settings) -> None:
+@pytest.mark.parametrize("place", ["taken", "taken/below", "/proc/below", "x" * 300])
+def test_an_unwritable_home_is_said_in_a_sentence(tmp_path: Path, settings: Settings, place: str) -> None:
     path = make_zip(tmp_path / "a.zip", {"x/1.png": b"1"})
     (tmp_path / "taken").write_text("a file where the home folder should be")
-    with pytest.raises(DataError, match=r"cannot be written to .*set TL_HOME"):
-        unpack(path, replace(settings, home=tmp_path / "taken"))
+    home = tmp_path / place
+    with pytest.raises(DataError, match=r"cannot be written to .*set TL_HOME") as caught:
+        unpack(path, replace(settings, home=home))
+    assert caught.value.message.startswith(f"the home folder {home} cannot")
+    assert "room" not in caught.value.message
+    assert "a.zip" not in caught.value.message
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_home_without_permission_is_said_in_a_sentence(tmp_path: Path, settings: Settings) -> None:
+    path = make_zip(tmp_path / "a.zip", {"x/1.png": b"1"})
+    (tmp_path / "locked").mkdir(mode=0o000)
+    for home in (tmp_path / "locked", tmp_path / "locked/below"):
+        with pytest.raises(DataError, match=r"the home folder .* cannot be written to \(permission denied\)"):
+            unpack(path, replace(settings, home=home))
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EIO])
+def test_only_a_full_disk_is_answered_with_making_room(tmp_path: Path, number: int) -> None:
+    with (
+        pytest.raises(DataError, match=f"the home folder {tmp_path} cannot .*set TL_HOME") as caught,
+        explained_storage_errors(tmp_path),
+    ):
+        raise OSError(number, os.strerror(number), str(tmp_path))
+    assert "room" not in caught.value.message
+    for full in (errno.ENOSPC, errno.EDQUOT):
+        with pytest.raises(DataError, match="is full; make room"), explained_storage_errors(tmp_path, tmp_path / "x"):
+            raise OSError(full, os.strerror(full))
+
+
+def test_while_a_folder_is_filled_its_source_is_not_the_homes_fault(tmp_path: Path) -> None:
+    folder = tmp_path / "home/data/x"
+    with pytest.raises(PermissionError), explained_storage_errors(tmp_path / "home", filling=folder):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "photos.zip"))
+    for filename in (None, str(folder / "1.png")):
+        with (
+            pytest.raises(DataError, match="the home folder"),
+            explained_storage_errors(tmp_path / "home", filling=folder),
+        ):
+            raise PermissionError(errno.EACCES, "Permission denied", filename)
+
+
+def test_a_disk_that_fills_up_under_a_nested_archive_is_not_its_fault(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = make_zip(tmp_path / "inner.zip", {"x/1.png": b"1"})
+    outer = make_zip(tmp_path / "outer.zip", {"inner.zip": inner.read_bytes()})
+    write = Path.open
+
+    def fill_up(path: Path, mode: str = "r", **options: Any) -> Any:
+        if mode == "wb" and path.suffix == ".png":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, mode, **options)
+
+    monkeypatch.setattr(Path, "open", fill_up)
+    with pytest.raises(DataError, match=f"the disk that holds {settings.home} is full"):
+        unpack(outer, settings)
 
 
 def test_a_second_maker_of_the_same_folder_takes_the_first_ones(tmp_path: Path) -> None:

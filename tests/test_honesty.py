@@ -105,7 +105,7 @@ def test_pictures_added_to_a_stopped_run_stay_out_of_it(tmp_path: Path, model: s
     assert recall_parts(run) == before
     assert report["metrics"]["images"] == len(before.test)
     assert not any("0new" in row["file"] for row in report["predictions"])
-    assert "40 images were added" in run.log_path.read_text()
+    assert "40 images were added since" in run.log_path.read_text()
 
 
 def test_a_run_cannot_go_on_with_other_classes(tmp_path: Path, model: str, settings: Settings) -> None:

@@ -281,3 +281,18 @@ def test_what_an_earlier_success_unpacked_is_kept_when_another_request_fails(
     with pytest.raises(DataError, match="holds no table"):
         open_collection(str(archive), settings, label_column="x")
     assert len(list(settings.data_dir.iterdir())) == 1
+
+
+@pytest.mark.parametrize("form", ["folder", "zip", "zip in a zip"])
+def test_a_loose_picture_in_a_wrapping_folder_is_left_out(tmp_path: Path, settings: Settings, form: str) -> None:
+    root = tmp_path / "w"
+    make_folder(root / "photos", {"cat": 2, "dog": 2})
+    picture(0.5, 1).save(root / "photos/loose.jpg")
+    if form != "folder":
+        root = zipped(root, tmp_path / "export.zip")
+    if form == "zip in a zip":
+        (tmp_path / "mail").mkdir()
+        root = zipped(root.rename(tmp_path / "mail/export.zip").parent, tmp_path / "mail.zip")
+    collection = open_collection(str(root), settings)
+    assert shape(collection) == {"cat": 2, "dog": 2}
+    assert [Path(skipped.name).name for skipped in collection.skipped] == ["loose.jpg"]

@@ -87,7 +87,7 @@ def test_a_worker_killed_before_it_began_is_lost_and_neither_way_of_stopping_it_
     worker.wait(timeout=60)
     assert run.view().state == "lost"
     for end in (kill_run, stop_run):
-        with pytest.raises(JobError, match="is lost, so there is nothing to stop"):
+        with pytest.raises(JobError, match=r"has ended \(lost\); there is nothing to stop"):
             end(run)
     assert main(["stop", run.id, "--now"]) == 2
 

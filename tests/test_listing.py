@@ -63,6 +63,36 @@ def test_a_single_wrapping_folder_is_entered(tmp_path: Path, settings: Settings,
     assert reasons(listing) == {"LICENSE": "not an image", "readme.txt": "not an image"}
 
 
+@pytest.mark.parametrize("wrapping", ["photos", "export/photos", "export/2024/photos"])
+def test_loose_pictures_in_a_wrapping_folder_are_left_out(tmp_path: Path, settings: Settings, wrapping: str) -> None:
+    loose = {f"{wrapping.partition('/')[0]}/cover.jpg", f"{wrapping}/loose.jpg"}
+    names = [f"{wrapping}/{label}/{number}.png" for label in ("cats", "dogs") for number in (1, 2)]
+    listing = listed(touch(tmp_path / "d", [*loose, *names]), settings)
+    assert labels(listing) == {name: (name.split("/")[-2], None) for name in names}
+    assert reasons(listing) == dict.fromkeys(loose, "it lies beside the class folders, so it has no class")
+    assert not any(skipped.expected for skipped in listing.skipped)
+
+
+def test_loose_pictures_beside_wrapped_split_folders_are_left_out(tmp_path: Path, settings: Settings) -> None:
+    names = [f"photos/{split}/{label}/1.png" for split in ("train", "test") for label in ("cats", "dogs")]
+    listing = listed(touch(tmp_path / "d", ["photos/loose.jpg", *names]), settings)
+    assert labels(listing)["photos/test/cats/1.png"] == ("cats", "test")
+    assert set(reasons(listing)) == {"photos/loose.jpg"}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["cats/1.png", "cats/2.png", "cats/indoors/3.png", "cats/outdoors/4.png"],  # not most of them lie deeper
+        ["cats/1.png", "cats/deep/2.png", "cats/deep/3.png"],
+        ["cats/1.png", "cats/train/2.png", "cats/test/3.png"],
+    ],
+)
+def test_a_single_class_is_no_wrapping_folder(tmp_path: Path, settings: Settings, names: list[str]) -> None:
+    with pytest.raises(DataError, match="holds only one class, 'cats'"):
+        listed(touch(tmp_path / "d", names), settings)
+
+
 @pytest.mark.parametrize(
     ("train", "validation", "test"),
     [("train", "val", "test"), ("Training", "VALID", "Testing"), ("train", "dev", "test")],
@@ -172,6 +202,8 @@ def test_linked_folders_are_not_followed_and_loops_do_no_harm(tmp_path: Path, se
     [
         ([], r"photos holds no images: it is empty; put images into one folder for each class, such as cat/1.jpg"),
         (["a.txt", "b/c.txt"], r"holds no images, but 2 other files, such as a.txt"),
+        (["a.txt"], r"holds no images, but 1 other file, such as a.txt"),
+        (["1.png"], r"the 1 image of photos lies directly in the folder, so it has no class: put "),
         (["cats/1.png", "cats/2.png"], r"holds only one class, 'cats'; two are needed"),
         (["train/cats/1.png", "test/cats/1.png"], r"holds only one class, 'cats'; two are needed"),
         (

@@ -112,7 +112,7 @@ def test_very_small_images_are_warned_of() -> None:
     pictures = collected({"a": 120, "b": 120})
     pictures[0] = made("a/000.png", "a", 0, size=(31, 400))
     pictures[1] = made("a/001.png", "a", 1, size=(32, 32))
-    assert warned(report_on(pictures), "1 image is less than 32 pixels")
+    assert warned(report_on(pictures), "1 image is less than 32 pixels wide or high, too small to show much")
 
 
 def test_many_skipped_files_are_warned_of_and_few_are_not() -> None:
@@ -122,6 +122,7 @@ def test_many_skipped_files_are_warned_of_and_few_are_not() -> None:
     others = [Skipped(f"{n}.txt", "not an image", expected=True) for n in range(200)]
     assert not warned(report_on(pictures, others), "left out")
     assert not warned(report_on(pictures, skipped[:3]), "left out")
+    assert warned(report_on(pictures[148:152], skipped[:1]), "1 of 5 images was left out")
     assert report_on(pictures, skipped[:1]).skipped == [{"file": "0.png", "reason": "empty file"}]
 
 
@@ -223,6 +224,10 @@ def test_the_terminal_shows_all_of_a_small_collection() -> None:
     assert "split     train 784, validation 168, test 168 (drawn by class); figures from test" in lines
     assert lines[lines.index("left out  1 file") + 1] == "  cat/x.png: empty file"
     assert lines[-1].startswith("strategy  frozen. ")
+
+
+def test_one_image_is_shown_in_the_singular() -> None:
+    assert render(report_on([made("a/1.png", "a", 0)]))[0] == "1 image in 1 class, 100 × 80 pixels"
 
 
 def test_the_terminal_shows_the_ends_of_a_large_collection() -> None:

@@ -209,6 +209,26 @@ def test_folds_are_used_below_their_limit_and_where_allowed() -> None:
     assert parts(split(few)) == parts(divide(Collection("data", few), range(len(few)), 0, folds_allowed=False))
 
 
+def test_few_pictures_without_folds_are_said_to_say_little() -> None:
+    def notes(count: int) -> list[str]:
+        pictures = collected({"a": count, "b": count})
+        return divide(Collection("data", pictures), range(len(pictures)), 0, folds_allowed=False).notes
+
+    assert "rest on only 30 test images: one more right or wrong moves the accuracy by 3 points" in notes(99)[0]
+    assert notes(KFOLD_BELOW // 2) == []
+    assert not any("rest on" in note for note in notes(1))  # nothing is tested
+    pairs = collected({"a": 2, "b": 1})
+    (note, _) = divide(Collection("data", pairs), range(3), 0, folds_allowed=False).notes
+    assert "only 1 test image: one more right or wrong moves the accuracy by 100 points" in note
+
+
+def test_one_picture_is_said_in_the_singular() -> None:
+    pictures = collected({"a": 3, "b": 3}, TRAIN) + collected({"a": 2, "b": 2}, TEST) + collected({"a": 1})
+    first, second = split(pictures, [0, 1, 2, 3, 3, 3, 4, 5, 6, 7, 8]).notes[:2]
+    assert first == "1 image belongs to no given part; it was added to train."
+    assert "1 image of the train part was set aside" in second
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_folds_keep_groups_together_and_every_class_in_training(seed: int) -> None:
     pictures, groups = random_case(seed)

@@ -91,6 +91,36 @@ def test_columns_are_found_by_their_content(tmp_path: Path, settings: Settings) 
     assert "Images are taken from the column '写真', labels from '分類'." in listing.notes
 
 
+@pytest.mark.parametrize(
+    "header",
+    ["Datei;Klasse", "Bild;Etikett", "fichier;classe", "Image;Étiquette", "archivo;clase", "imagen;etiqueta"],
+)
+def test_german_french_and_spanish_headers_are_known(tmp_path: Path, settings: Settings, header: str) -> None:
+    path = table(tmp_path / "t.csv", f"ort;{header};zahl\nwest;a;cat;1\neast;b;dog;2\n")
+    image_files(tmp_path, ["found/a.png", "found/b.png"])
+    assert labels(listed(path, settings)) == {"a": "cat", "b": "dog"}
+
+
+@pytest.mark.parametrize("remark", ["x", ""])
+@pytest.mark.parametrize("header", ["Datei;Klasse;Bemerkung", "Datei;分類;Bemerkung", "Datei;Art;Tag"])
+def test_a_column_of_one_value_is_not_the_label(tmp_path: Path, settings: Settings, header: str, remark: str) -> None:
+    image_files(tmp_path, ["a.png", "b.png"])
+    path = table(tmp_path / "t.csv", f"{header}\na.png;Hund;{remark}\nb.png;Katze;x\n")
+    if header.endswith("Tag"):  # it is called as labels are: rather a question than a guess
+        with pytest.raises(DataError, match=r"clearly the label; .*in all rows it is not 'Tag'; name it with"):
+            listed(path, settings)
+        assert labels(listed(path, settings, label_column="Art")) == {"a.png": "Hund", "b.png": "Katze"}
+    else:
+        assert labels(listed(path, settings)) == {"a.png": "Hund", "b.png": "Katze"}
+
+
+def test_a_label_that_is_the_same_in_each_shard_is_still_the_label(tmp_path: Path, settings: Settings) -> None:
+    for number, name in enumerate(["cat", "dog"]):
+        content = {"image": in_bytes(2, 2 * number), "art": [name] * 2, "source": ["mine"] * 2}
+        parquet(tmp_path / f"d/{number}.parquet", content)
+    assert {file.label for file in folder_listed(tmp_path / "d", settings).files} == {"cat", "dog"}
+
+
 def test_a_column_that_names_files_wins_over_one_that_only_sounds_like_it(tmp_path: Path, settings: Settings) -> None:
     image_files(tmp_path, ["a.png", "b.png"])
     path = table(tmp_path / "t.csv", "image,where,label\nfirst,a.png,cat\nsecond,b.png,dog\n")
@@ -459,7 +489,7 @@ def test_the_header_tells_nothing_of_files_outside(tmp_path: Path, settings: Set
     ("values", "splits", "note"),
     [
         (["train", "", "test", "train"], ["train", None, "test", "train"], None),
-        (["train", "extra", "test", "train"], ["train", None, "test", "train"], "'extra' (1 rows) name no known part"),
+        (["train", "extra", "test", "train"], ["train", None, "test", "train"], "'extra' (1 row) names no known part"),
         (["0", "1", "2", "3"], [None] * 4, "The column 'split' divides nothing"),
     ],
 )
@@ -475,7 +505,7 @@ def test_a_few_odd_values_do_not_cost_the_given_division(
 
 def test_the_split_column_is_judged_by_all_shards(tmp_path: Path, settings: Settings) -> None:
     for number, words in enumerate((["train", "test"], ["x", "y", "z"])):
-        content = {"image": in_bytes(len(words), 3 * number), "label": ["a"] * len(words), "split": words}
+        content = {"image": in_bytes(len(words), 3 * number), "label": [*"abc"][: len(words)], "split": words}
         parquet(tmp_path / f"d/{number}.parquet", content)
     listing = folder_listed(tmp_path / "d", settings)
     assert {file.split for file in listing.files} == {None}

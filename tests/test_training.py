@@ -17,6 +17,7 @@ from pictures import make_folder
 from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification, pipeline
 
+import tl_core
 from tl_core.cli import main
 from tl_core.config import TrainConfig
 from tl_core.errors import JobError
@@ -357,6 +358,72 @@ def test_the_final_words_say_accuracy_interval_time_place_and_what_next(
     assert "% of " in out and "95 % interval" in out and " s in all" in out
     assert str(run.model_dir) in out
     assert f"predict {run.id} IMAGE" in out
+
+
+def test_what_is_odd_about_the_images_is_said_in_the_run_too(tmp_path: Path, settings: Settings) -> None:
+    photos = make_folder(tmp_path / "photos", {"many": 205, "lonely": 1})
+    (photos / "many" / "broken.jpg").write_bytes(b"")
+    run, report = train(settings, data=str(photos), model=str(save_resnet(tmp_path / "m").path))
+    log = run.log_path.read_text()
+    assert "1 file was left out" in log
+    assert "warning: " in log and "lonely" in log
+    assert all(f"warning: {text}" in log for text in report["data"]["warnings"])
+
+
+def test_a_figure_no_better_than_guessing_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: Settings
+) -> None:
+    photos = make_folder(tmp_path / "photos", {"many": 205, "lonely": 1})
+    assert main(["train", "--data", str(photos), "--model", str(save_resnet(tmp_path / "m").path)]) == 0
+    assert "no better than always saying 'many', which is right 100.0% of the time" in capsys.readouterr().out
+
+
+def test_predicting_a_folder_leaves_out_what_cannot_be_read(
+    photos: Path, tmp_path: Path, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = train(settings, data=str(photos), model=str(save_resnet(tmp_path / "m").path), name="Meine Hände")
+    make_folder(tmp_path / "new", {"x": 40})
+    (tmp_path / "new" / "x" / "broken.png").write_text("hello")
+    capsys.readouterr()
+    for name in (run.id, "Meine Hände"):
+        value = answer(capsys, "predict", name, tmp_path / "new", "--top", 1)
+        assert len(value["predictions"]) == 40
+        assert [Path(entry["file"]).name for entry in value["skipped"]] == ["broken.png"]
+    assert main(["predict", run.id, str(tmp_path / "new")]) == 0
+    assert "left out: " in capsys.readouterr().err
+
+
+def test_the_report_says_which_layer_groups_were_trained(photos: Path, tmp_path: Path, settings: Settings) -> None:
+    model = str(save_vit(tmp_path / "m").path)
+    _, frozen = train(settings, data=str(photos), model=model)
+    _, scratch = train(settings, data=str(photos), model=model, strategy="scratch", max_steps=2)
+    names = [group["name"] for group in frozen["backbone"]["groups"]]
+    assert names == ["stem", "block 1", "block 2", "head"]
+    assert [group["trained"] for group in frozen["backbone"]["groups"]] == [False, False, False, True]
+    assert all(group["trained"] for group in scratch["backbone"]["groups"])
+    assert sum(group["parameters"] for group in frozen["backbone"]["groups"]) == frozen["backbone"]["parameters"]
+
+
+def test_failures_are_json_where_json_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "/nowhere", "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert "there is no /nowhere" in json.loads(out)["error"]
+    assert err.startswith("error: ")
+
+
+def test_a_run_takes_its_options_as_keywords_too(photos: Path, tmp_path: Path) -> None:
+    report = tl_core.train(data=str(photos), model=str(save_resnet(tmp_path / "m").path))
+    assert report["metrics"]["images"] > 0
+    assert {"train", "check", "predict"} <= set(dir(tl_core))
+
+
+def test_a_stopped_run_is_listed_with_its_steps(
+    photos: Path, tmp_path: Path, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = create_run(scratch_config(photos, save_resnet(tmp_path / "m").path), settings)
+    done = stop_after_step(run, 5, settings)
+    assert main(["runs"]) == 0
+    assert f"after {done} of 40 steps" in capsys.readouterr().out
 
 
 def test_an_interrupt_stops_after_the_step_and_exits_130(photos: Path, tmp_path: Path, settings: Settings) -> None:

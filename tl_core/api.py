@@ -1,7 +1,7 @@
 """What this project can do, one function for each thing: the Python face, under the command line and the page.
 
     import tl_core
-    report = tl_core.train({"data": "photos"})
+    report = tl_core.train(data="photos")
     tl_core.predict(report["run_id"], ["new.jpg"])
 
 Plain values in, plain values out. torch is imported by the functions that need it, after whatever can be said about
@@ -50,19 +50,21 @@ def check(
 
 
 def train(
-    config: TrainConfig | Mapping[str, Any],
+    config: TrainConfig | Mapping[str, Any] | None = None,
     *,
     echo: LogStream | None = None,
     ticker: Ticker | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Train in this process; the run's report, with `model_dir` None where it was stopped before there was a model.
 
-    `ticker` hears how far it is, `echo` receives the log. Raises TLError; where it is about the configuration, the data
-    or the architecture, nothing has been written.
+    The configuration is a TrainConfig, its values, or its values as keywords. `ticker` hears how far it is, `echo`
+    receives the log. Raises TLError; where it is about the configuration, the data or the architecture, nothing was
+    written.
     """
     settings = read_settings()
     begun = time.perf_counter()
-    config, source, collection = _open_words(_parsed(config), settings, ticker)
+    config, source, collection = _open_words(_parsed(config, options), settings, ticker)
     from tl_core.ml.training import make_inputs
     from tl_core.ml.worker import work
 
@@ -78,7 +80,7 @@ def train_in_background(config: TrainConfig | Mapping[str, Any], *, ticker: Tick
     from tl_core.jobs import start_worker
 
     settings = read_settings()
-    config, _, _ = _open_words(_parsed(config), settings, ticker)
+    config, _, _ = _open_words(_parsed(config, {}), settings, ticker)
     run = create_run(config, settings)
     start_worker(run)
     return run
@@ -123,11 +125,12 @@ def stop(run: str, *, now: bool = False) -> dict[str, Any]:
     return found.view().to_json()
 
 
-def predict(model: str, images: Sequence[str | Path], *, top: int = 0) -> list[dict[str, Any]]:
-    """[{file, labels: [{label, score}]}], the `top` most probable labels of each image, all for 0.
+def predict(model: str, images: Sequence[str | Path], *, top: int = 0) -> dict[str, Any]:
+    """{predictions: [{file, labels: [{label, score}]}], skipped: [{file, reason}]}, the `top` most probable labels of
+    each image, all for 0.
 
-    An image is a file; `sample:NAME` stands for one image of each class of a sample, of those that the model was not
-    trained on. Raises DataError, ModelError, HubError.
+    An image is a file, or a folder for all images in it; `sample:NAME` stands for one image of each class of a sample,
+    of those that the model was not trained on. Raises DataError when none can be read, ModelError, HubError.
     """
     settings = read_settings()
     source = open_model(model, settings, accept=_accept)
@@ -137,10 +140,19 @@ def predict(model: str, images: Sequence[str | Path], *, top: int = 0) -> list[d
 
     quieten()
     predictor = load_predictor(source)
-    return [
-        {"file": str(file), "labels": rank_labels(row, predictor.labels, top or len(predictor.labels))}
-        for file, row in zip(files, predictor.read(files, settings.max_pixels), strict=True)
-    ]
+    predictions, skipped = [], []
+    for file, row in predictor.answer(files, settings.max_pixels):
+        if isinstance(row, DataError):
+            skipped.append({"file": str(file), "reason": row.message})
+        else:
+            labels = rank_labels(row, predictor.labels, top or len(predictor.labels))
+            predictions.append({"file": str(file), "labels": labels})
+    if not predictions:
+        reasons = [f"{entry['file']}: {entry['reason']}" for entry in skipped]
+        raise DataError(
+            reasons[0] if len(reasons) == 1 else f"none of {len(reasons):,} images can be read", reasons[1:]
+        )
+    return {"predictions": predictions, "skipped": skipped}
 
 
 def evaluate(
@@ -173,8 +185,10 @@ def evaluate(
     return {"metrics": {**figures, "fitted_on": fitted}, **apart}
 
 
-def _parsed(config: TrainConfig | Mapping[str, Any]) -> TrainConfig:
-    return config if isinstance(config, TrainConfig) else TrainConfig.parse(config)
+def _parsed(config: TrainConfig | Mapping[str, Any] | None, options: Mapping[str, Any]) -> TrainConfig:
+    if isinstance(config, TrainConfig):
+        return TrainConfig.parse({**config.to_json(), **options}) if options else config
+    return TrainConfig.parse({**(config or {}), **options})
 
 
 def _open_words(
@@ -197,13 +211,22 @@ def _accept(config: dict[str, Any]) -> None:
 
 
 def _files_of(word: str, source: ModelSource) -> list[Path]:
-    if not word.startswith("sample:"):
-        path = existing_path(word)
-        if path is None or not path.is_file():
-            raise DataError(f"there is no image file {word!r}")
-        return [path]
-    from tl_core.ml.evaluation import choose_pictures
+    """The files that a word names: one, those of a folder, or one for each class of a sample."""
+    if word.startswith("sample:"):
+        from tl_core.ml.evaluation import choose_pictures
 
-    _, pictures, _ = choose_pictures(source, open_data(word, read_settings()))
-    by_class = {picture.label: picture.path for picture in reversed(pictures)}
-    return [path for _, path in sorted(by_class.items(), key=lambda item: natural_key(item[0]))]
+        _, pictures, _ = choose_pictures(source, open_data(word, read_settings()))
+        by_class = {picture.label: picture.path for picture in reversed(pictures)}
+        return [path for _, path in sorted(by_class.items(), key=lambda item: natural_key(item[0]))]
+    path = existing_path(word)
+    if path is None:
+        raise DataError(f"there is no image file {word!r}")
+    if not path.is_dir():
+        return [path]
+    from tl_core.images.decode import readable_extensions
+
+    endings = readable_extensions()
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in endings and file.is_file())
+    if not files:
+        raise DataError(f"the folder {word} holds no images")
+    return files

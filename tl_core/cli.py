@@ -16,7 +16,7 @@ import click
 
 from tl_core import __version__
 from tl_core.config import TrainConfig, flag, options, read_config_file
-from tl_core.errors import TLError
+from tl_core.errors import TLError, printable
 from tl_core.terminal import (
     Progress,
     lines_of_evaluation,
@@ -34,22 +34,25 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names need not fit the terminal's encoding
             stream.reconfigure(errors="backslashreplace")
+    given = sys.argv[1:] if arguments is None else arguments
     try:
         result = cli.main(args=arguments, prog_name="python -m tl_core", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except TLError as failure:
-        return _fail(failure.message, failure.details)
+        return _fail(failure.message, failure.details, as_json="--json" in given)
     except click.exceptions.NoArgsIsHelpError as request:
         click.echo(request.ctx.get_help())
         return 0
     except click.ClickException as failure:
-        return _fail(" ".join(failure.format_message().split()), ())
+        return _fail(printable(failure.format_message()), (), as_json="--json" in given)
     except (KeyboardInterrupt, click.Abort):
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
 
 
-def _fail(message: str, details: tuple[str, ...]) -> int:
+def _fail(message: str, details: tuple[str, ...], *, as_json: bool) -> int:
+    if as_json:
+        click.echo(json.dumps({"error": message, "details": list(details)}))
     print(f"error: {message}", file=sys.stderr)
     for line in details:
         print(f"  {line}", file=sys.stderr)
@@ -78,7 +81,8 @@ def _train_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """One flag for each field of TrainConfig. All take text: TrainConfig converts it and reports every problem."""
     for option in reversed(options()):
         metavar = "|".join(option.choices) or {int: "N", float: "X"}.get(option.kind, "TEXT")
-        default = "" if option.default is None else f"  [default: {option.default}]"
+        default = "  [required]" if option.required else ""
+        default = default if option.default is None else f"  [default: {option.default}]"
         command = click.option(flag(option.name), option.name, metavar=metavar, help=_sentence(option.help) + default)(
             command
         )
@@ -129,7 +133,7 @@ def check(data: str, image_column: str | None, label_column: str | None, as_json
 @click.option("--background", is_flag=True, help="Return at once; a process of its own does the work.")
 @_json_option
 def train(config_file: Path | None, background: bool, as_json: bool, **given: str | None) -> int:
-    """Train a classifier on your images and measure it on images it has not seen."""
+    """Train a classifier and measure it on images it has not seen."""
     from tl_core import api
 
     values = read_config_file(config_file) if config_file else {}
@@ -182,12 +186,15 @@ def predict(model: str, images: tuple[str, ...], top: int, as_json: bool) -> Non
     """Ask MODEL what each IMAGE shows.
 
     MODEL is an embedded name, a model folder, a run (an id, the beginning of one, or last) or a Hub id. IMAGE is a
-    file; sample:NAME stands for one image of each class of a sample, of those that the model was not trained on.
+    file or a folder; sample:NAME stands for one image of each class of a sample, of those that the model was not
+    trained on.
     """
     from tl_core import api
 
-    predictions = api.predict(model, images, top=top)
-    _answer(as_json, {"predictions": predictions}, lines_of_predictions(predictions))
+    value = api.predict(model, images, top=top)
+    for entry in value["skipped"]:
+        print(f"left out: {printable(entry['file'])}: {entry['reason']}", file=sys.stderr)
+    _answer(as_json, value, lines_of_predictions(value["predictions"]))
 
 
 @cli.command()
@@ -236,4 +243,6 @@ def stop(run: str, now: bool, as_json: bool) -> None:
     from tl_core import api
 
     view = api.stop(run, now=now)
-    _answer(as_json, view, [f"run {view['run_id']} is {view['state']}"])
+    words = "was ended" if view["state"] == "lost" else f"is {view['state']}"
+    line = f"run {view['run_id']} {words}; `python -m tl_core resume {view['run_id']}` continues it"
+    _answer(as_json, view, [line])

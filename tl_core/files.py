@@ -37,9 +37,10 @@ def writing_to_home(settings: Settings) -> Iterator[None]:
     try:
         yield
     except OSError as failure:
+        full = failure.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "free some space, or set TL_HOME to another disk" if full else "set TL_HOME to a folder that can be"
         raise JobError(
-            f"cannot write to {settings.home}: {failure.strerror or failure}; "
-            "free some space or set TL_HOME to a folder that can be written"
+            f"cannot write to {settings.home}: {failure.strerror or failure}; {advice}" + ("" if full else " written")
         ) from failure
 
 

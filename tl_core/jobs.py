@@ -99,7 +99,7 @@ def kill_run(run: Run) -> None:
 def _check_live(run: Run) -> None:
     state = run.view().state
     if state not in LIVE_STATES:
-        raise JobError(f"run {run.id} is {state}, so there is nothing to stop")
+        raise JobError(f"run {run.id} has ended ({state}); there is nothing to stop")
 
 
 def check_resumable(run: Run) -> None:

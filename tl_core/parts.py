@@ -11,6 +11,7 @@ from tl_core.errors import JobError
 from tl_core.files import read_json, write_json
 from tl_core.images.collection import TEST, TRAIN, VALIDATION, Collection, Picture
 from tl_core.images.splits import Division
+from tl_core.images.wording import count
 from tl_core.runs import Run
 
 FILE_NAME = "parts.json"
@@ -65,11 +66,15 @@ class Parts:
                 getattr(division, part).append(index)
         if unknown:
             division.notes.append(
-                f"{unknown:,} images were added since this run began; they are left out. A new run uses them."
+                f"{count(unknown, 'image was', 'images were')} added since this run began and left out; "
+                "a new run uses all."
             )
         gone = len((self.train | self.validation | self.test) - {picture.digest for picture in collection.pictures})
         if gone:
-            division.notes.append(f"{gone:,} images of this run are no longer there.")
+            tested = len(self.test) - len({collection.pictures[index].digest for index in division.test})
+            division.notes.append(
+                f"{count(gone, 'image', 'images')} of this run can no longer be found, {tested:,} of them test images."
+            )
         return division
 
 

@@ -269,7 +269,10 @@ def find_run(text: str, settings: Settings) -> Run:
         raise JobError(f"there is no run {text!r}: no run was made yet in {settings.home}; start one with `train`")
     if text == "last":
         return runs[-1]
-    matches = [run for run in runs if run.id == text] or [run for run in runs if text and run.id.startswith(text)]
+    named = [run for run in runs if text and (read_json(run.dir / "config.json") or {}).get("name") == text]
+    matches = (
+        [run for run in runs if run.id == text] or named or [run for run in runs if text and run.id.startswith(text)]
+    )
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -290,4 +293,4 @@ def _data_name(data: str) -> str:
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "run"
+    return re.sub(r"[\W_]+", "-", text.lower()).strip("-")[:40] or "run"

@@ -14,7 +14,7 @@ from tl_core import catalogue, hub
 from tl_core.errors import JobError, ModelError
 from tl_core.files import existing_path
 from tl_core.images.collection import Collection
-from tl_core.runs import Run, find_run
+from tl_core.runs import RESUMABLE_STATES, Run, find_run
 from tl_core.settings import Settings
 
 Ticker = Callable[[str, int, int], None]  # (what is being done, steps done, steps in all)
@@ -98,6 +98,8 @@ def open_model(
         try:
             return _run_model(find_run(text, settings), text, weights)
         except JobError as failure:
+            if "could mean" in failure.message:
+                raise
             raise ModelError(_unknown_model(text), failure.details) from failure
     if not hub.is_hub_id(text):
         raise ModelError(f"there is no folder {text!r}, and it cannot be a Hub id either, which looks like owner/name")
@@ -107,9 +109,13 @@ def open_model(
 
 def _run_model(run: Run, text: str, weights: bool) -> ModelSource:
     if not (run.model_dir / "config.json").is_file():
-        raise ModelError(
-            f"run {run.id} has no model (it is {run.view().state}); `python -m tl_core resume {run.id}` continues it"
-        )
+        state = run.view().state
+        advice = {
+            True: "its model comes when it ends; `python -m tl_core runs` shows how far it is",
+            state in RESUMABLE_STATES: f"`python -m tl_core resume {run.id}` continues it",
+            state == "succeeded": "its model folder was removed; train again",
+        }[True]
+        raise ModelError(f"run {run.id} is {state} and has no model: {advice}")
     return _checked(ModelSource(run.id, run.model_dir, "run"), weights)
 
 

@@ -85,9 +85,16 @@ def lines_of_training(report: dict[str, Any]) -> list[str]:
     if report["model_dir"] is None:
         return [f"stopped before there was a model; {again} continues"]
     metrics = report["metrics"]
+    guess = max(metrics["per_class"], key=lambda row: row["support"])
+    baseline = guess["support"] / metrics["images"]
     lines = [
         "",
         spoken_accuracy(metrics) + (", each judged by folds that left it out" if metrics["method"] == "k-fold" else ""),
+        *(
+            [f"no better than always saying {guess['label']!r}, which is right {baseline:.1%} of the time"]
+            if metrics["accuracy_ci"][0] <= baseline
+            else []
+        ),
         *_lines_of_parity(report["parity"]),
         f"{spoken_seconds(report['seconds']['total'])} in all",
         f"model:   {report['model_dir']}",
@@ -111,7 +118,11 @@ def lines_of_evaluation(value: dict[str, Any], limit: int = 30) -> list[str]:
     lines = [spoken_accuracy(metrics), f"macro-F1 {metrics['macro_f1']:.3f}"]
     if metrics["fitted_on"]:
         lines.append(f"The model was fitted on {metrics['fitted_on']:,} of them: new images will do less well.")
-    rows = sorted(value["per_class"], key=lambda row: row["f1"])[:limit]
+    present = [row for row in value["per_class"] if row["support"]]
+    absent = len(value["per_class"]) - len(present)
+    if absent:
+        lines.append(f"{absent:,} of the model's classes are not in these images")
+    rows = sorted(present, key=lambda row: row["f1"])[:limit]
     width = max((len(row["label"]) for row in rows), default=0)
     width = min(width, 40)
     lines.append(f"{'class (worst first)':{width}}  precision  recall     f1  images")
@@ -151,8 +162,12 @@ def lines_of_runs(views: list[dict[str, Any]]) -> list[str]:
     for view in views:
         if view["metrics"]:
             words = spoken_accuracy(view["metrics"])
+            if view["state"] == "stopped" and view["total"]:
+                words += f", after {view['step']:,} of {view['total']:,} steps"
         elif view["message"]:
             words = view["message"]
+        elif view["state"] in ("stopped", "lost"):
+            words = f"`python -m tl_core resume {view['run_id']}` continues"
         else:
             words = view["stage"] + (f" {view['step']:,}/{view['total']:,}" if view["total"] else "")
         lines.append(f"{view['run_id']:{width}}  {view['state']:9}  {words}")

@@ -17,7 +17,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from tl_core.errors import DataError
 from tl_core.images.listing import Folder, Kind, is_clutter, kind_of
-from tl_core.images.unpacked import Unpacking, fingerprint, make_once, require_room
+from tl_core.images.unpacked import Unpacking, explained_storage_errors, fingerprint, make_once, require_room
+from tl_core.images.wording import count
 from tl_core.settings import Settings
 
 # To be raised when what unpacking does to names or files changes.
@@ -44,7 +45,8 @@ def unpack(archive: Path, settings: Settings, unpacking: Unpacking | None = None
         kinds = {kind_of(place.name) for _, place in members}
         nested = "archive" in kinds and "image" not in kinds
         if not nested and not kinds & _USED:
-            found = f"only {len(members):,} other files, such as {members[0][1]}" if members else "nothing"
+            number = count(len(members), "other file", "other files")
+            found = f"only {number}, such as {members[0][1]}" if members else "nothing"
             raise DataError(f"{archive} holds no images but {found}; nothing was unpacked")
         wanted = _USED_OR_NESTED if nested else _USED
         job.require_bytes(members, wanted)
@@ -133,7 +135,8 @@ class _Job:
 
     def expand(self, archive: Path, place: Path) -> None:
         """Unpack an archive into the folder that `place` names without its ending."""
-        with _explained(archive), zipfile.ZipFile(archive) as opened:
+        storage_errors = explained_storage_errors(self.settings.home, filling=place.parent)
+        with _explained(archive), storage_errors, zipfile.ZipFile(archive) as opened:
             members = self.judge(archive, opened)
             self.require_bytes(members, _USED)
             # train.zip often holds a folder train: that one is not wrapped in another.

@@ -12,16 +12,18 @@ from itertools import islice
 from tl_core.errors import DataError
 from tl_core.images.listing import split_named
 from tl_core.images.table_files import Kind, Table
-from tl_core.images.wording import name_some
+from tl_core.images.wording import count, name_some
 
-# In order of preference; compared without case, spaces, dashes and underscores.
+# In order of preference, English, German, French and Spanish; compared without case, spaces, dashes and underscores.
 _IMAGE_NAMES = (
     "image", "img", "picture", "photo", "imagefile", "filename", "file", "imagepath", "imgpath", "filepath", "path",
-    "imagename", "imgname", "images", "pic", "imageid", "imgid", "imageurl", "url", "id",
+    "imagename", "imgname", "images", "pic", "bild", "datei", "fichier", "imagen", "archivo", "imageid", "imgid",
+    "imageurl", "url", "id",
 )  # fmt: skip
 _LABEL_NAMES = (
-    "label", "class", "labels", "classname", "labelname", "category", "target", "classlabel", "finelabel", "species",
-    "breed", "diagnosis", "dx", "variety", "tag", "type", "y", "classes", "classid", "labelid", "categoryid",
+    "label", "class", "labels", "classname", "labelname", "category", "target", "classlabel", "klasse", "etikett",
+    "classe", "étiquette", "etiquette", "clase", "etiqueta", "finelabel", "species", "breed", "diagnosis", "dx",
+    "variety", "tag", "type", "y", "classes", "classid", "labelid", "categoryid",
 )  # fmt: skip
 _SPLIT_NAMES = ("split", "subset", "partition", "set", "fold")
 _ROWS_TRIED = 50
@@ -53,16 +55,20 @@ def choose_columns(
             )
     split, notes = _find_split(tables, {image_column, label_column})
     image = image_column or _find_image(table, {label_column, split}, is_file)
-    label = label_column or _find_label(table, {image, split})
+    label = label_column or _find_label(tables, {image, split})
     return Columns(image, label, split, tuple(notes))
 
 
 def named_label(table: Table) -> str | None:
-    """The column that is the label by its name. A `y` beside an `x` is a coordinate."""
-    free = _free(table, set(), "text", "number")
-    if "x" in {name.casefold() for name in free}:
-        free = [name for name in free if name.casefold() != "y"]
-    return _by_name(free, _LABEL_NAMES)
+    """The column that is the label by its name."""
+    return _label_of(table, _free(table, set(), "text", "number"))
+
+
+def _label_of(table: Table, columns: Sequence[str]) -> str | None:
+    """Of these columns the one that is the label by its name. A `y` beside an `x` is a coordinate."""
+    if "x" in {name.casefold() for name in _free(table, set(), "text", "number")}:
+        columns = [name for name in columns if name.casefold() != "y"]
+    return _by_name(columns, _LABEL_NAMES)
 
 
 def _find_image(table: Table, taken: set[str | None], is_file: Callable[[str], bool]) -> str:
@@ -86,17 +92,37 @@ def _find_image(table: Table, taken: set[str | None], is_file: Callable[[str], b
     return found
 
 
-def _find_label(table: Table, taken: set[str | None]) -> str:
-    found = named_label(table)
-    if found is None or found in taken:
-        free = _free(table, taken, "text", "number")
-        named = [name for name in free if name in table.label_names]
-        found = named[0] if len(named) == 1 else free[0] if len(free) == 1 else None
+def _find_label(tables: Sequence[Table], taken: set[str | None]) -> str:
+    """A column of several values. Where the one that is called a label has a single value, no other is guessed."""
+    table = tables[0]
+    free = _free(table, taken, "text", "number")
+    constant = _constant(tables, free) if len(free) > 1 else []
+    varied = [name for name in free if name not in constant] or free
+    found = _label_of(table, varied)
+    if found is None and _label_of(table, constant) is None:
+        named = [name for name in varied if name in table.label_names]
+        found = named[0] if len(named) == 1 else varied[0] if len(varied) == 1 else None
     if found is None:
+        same = f"; with one value in all rows it is not {name_some(constant)}" if constant else ""
         raise DataError(
-            f"{table.path} has no column that is clearly the label; {_listed(table)}; name it with --label-column"
+            f"{table.path} has no column that is clearly the label; {_listed(table)}{same}; name it with --label-column"
         )
     return found
+
+
+def _constant(tables: Sequence[Table], columns: Sequence[str]) -> list[str]:
+    """Columns that hold one value at most in all rows of all tables, gaps apart."""
+    first: dict[str, str] = {}
+    left = list(columns)
+    for table in tables:
+        for row in table.rows(columns):
+            for name, value in zip(columns, row, strict=True):
+                text = "" if value is None else str(value).strip()
+                if text and text != first.setdefault(name, text) and name in left:
+                    left.remove(name)
+            if not left:
+                return []
+    return left
 
 
 def _find_split(tables: Sequence[Table], taken: set[str | None]) -> tuple[str | None, list[str]]:
@@ -110,7 +136,8 @@ def _find_split(tables: Sequence[Table], taken: set[str | None]) -> tuple[str | 
     if 2 * strange >= values.total():
         return None, [f"The column {found!r} divides nothing: few of its values name train, validation or test."]
     if strange:
-        return found, [f"In the column {found!r}, {name_some(unknown)} ({strange:,} rows) name no known part."]
+        rows, name = count(strange, "row", "rows"), "names" if len(unknown) == 1 else "name"
+        return found, [f"In the column {found!r}, {name_some(unknown)} ({rows}) {name} no known part."]
     return found, []
 
 

@@ -171,9 +171,25 @@ def unwrapped(folder: Folder) -> list[Folder]:
     chain = [folder]
     while True:
         inside = [inner for inner in chain[-1].folders if inner.image_count or inner.table_count]
-        if len(inside) != 1 or inside[0].images or not (inside[0].tables or inside[0].folders):
+        if len(inside) != 1 or not _wraps(inside[0]):
             return chain
         chain.append(inside[0])
+
+
+def _wraps(folder: Folder) -> bool:
+    """Whether a folder beside no other is no class, but lies around what matters.
+
+    Loose pictures in it say that it is a class, unless class folders hold most of its pictures.
+    """
+    if not folder.images:
+        return bool(folder.tables or folder.folders)
+    return 2 * len(folder.images) < folder.image_count and _leads_to_classes(folder)
+
+
+def _leads_to_classes(folder: Folder) -> bool:
+    if len(folder.with_images) == 1 and not split_folders(folder):
+        return _leads_to_classes(folder.with_images[0])
+    return bool(split_folders(folder)) or len(class_folders(folder)) > 1
 
 
 def split_folders(folder: Folder) -> dict[str, list[Folder]]:
@@ -277,10 +293,16 @@ def _require_classes(listing: Listing, folder: Folder, source: str) -> None:
         )
     if folder.image_count:
         where = "directly in the folder" if folder.images else "in folders named like splits, without class folders"
+        found = count(
+            folder.image_count,
+            f"image of {source} lies {where}, so it has no class",
+            f"images of {source} lie {where}, so they have no class",
+        )
         raise DataError(
-            f"the {folder.image_count:,} images of {source} lie {where}, so they have no class: put those of one class "
-            f"into a folder named after it, {example}, or add a labels.csv with the columns file and label"
+            f"the {found}: put images of one class into a folder named after it, {example}, or add a labels.csv with "
+            "the columns file and label"
         )
     others = [skipped.name for skipped in listing.skipped]
-    found = f", but {len(others):,} other files, such as {others[0]}" if others else ": it is empty"
+    number = count(len(others), "other file", "other files")
+    found = f", but {number}, such as {others[0]}" if others else ": it is empty"
     raise DataError(f"{source} holds no images{found}; put images into one folder for each class, {example}")

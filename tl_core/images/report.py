@@ -211,14 +211,14 @@ def _warn_of_files(report: Report, small: int, lost: int) -> list[str]:
     warnings = []
     if small:
         warnings.append(
-            f"{count(small, 'image is', 'images are')} less than {SMALL_SIDE} pixels wide or high: little can be seen "
-            "in them. Use larger originals if there are any."
+            f"{count(small, 'image is', 'images are')} less than {SMALL_SIDE} pixels wide or high, too small to show "
+            "much. Use larger originals if there are any."
         )
     files = report.images + lost
     if lost > MANY_SKIPPED * files:
         warnings.append(
-            f"{lost:,} of {files:,} images were left out. Read the reasons: something may have gone wrong when they "
-            "were copied or saved."
+            f"{lost:,} of {count(files, 'image', 'images')} {'was' if lost == 1 else 'were'} left out. Read the "
+            "reasons: something may have gone wrong in copying or saving."
         )
     return warnings
 
@@ -271,7 +271,9 @@ def render(report: Report) -> list[str]:
     parts = ", ".join(f"{name} {splits[name]:,}" for name in SPLITS)
     how = "as given" if splits["given"] else "drawn by class"
     figures = "from folds over all images" if splits["folds"] else f"from {splits['reported']}"
-    lines = [f"{report.images:,} images in {count(len(report.classes), 'class', 'classes')}, {sizes} pixels"]
+    lines = [
+        f"{count(report.images, 'image', 'images')} in {count(len(report.classes), 'class', 'classes')}, {sizes} pixels"
+    ]
     lines += _class_lines(report.classes)
     lines += [f"split     {parts} ({how}); figures {figures}"]
     lines += _duplicate_lines(report)

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from tl_core.images.collection import SPLITS, TEST, TRAIN, VALIDATION, Collection, natural_key
-from tl_core.images.wording import name_some
+from tl_core.images.wording import count, name_some
 
 # Of 100 pictures of a class.
 SHARES = {TRAIN: 70, VALIDATION: 15, TEST: 15}
@@ -42,7 +42,7 @@ def divide(collection: Collection, groups: Sequence[int], seed: int, *, folds_al
     Train, validation and test are taken as given. Train and one other: the other is tested, and validation is 15 % of
     train. Anything else is divided 70/15/15 by class: a class with three groups of pictures or more is on every side,
     with two in train and test, with one in train only. Where no class has two groups, pictures are divided one by one,
-    with a note; where no class has two pictures, `test` is empty.
+    with a note; where no class has two pictures, `test` is empty. Few pictures without folds are told by a note.
     """
     given = set(collection.given_splits)
     if given == set(SPLITS) or (TRAIN in given and len(given) == 2):
@@ -74,6 +74,12 @@ def _divide_anew(collection: Collection, groups: Sequence[int], seed: int, folds
                 "In every class all images are copies or near-duplicates of one another. They were divided all the "
                 "same: on other images the model will do worse than the figures say."
             )
+    if parts[TEST] and not uses_folds and len(everything) < KFOLD_BELOW:
+        tested = len(parts[TEST])
+        notes.append(
+            f"The figures rest on only {count(tested, 'test image', 'test images')}: one more right or wrong moves the "
+            f"accuracy by {count(round(100 / tested), 'point', 'points')}."
+        )
     return Division(parts[TRAIN], parts[VALIDATION], parts[TEST], uses_folds=uses_folds, notes=notes)
 
 
@@ -85,14 +91,16 @@ def _divide_as_given(collection: Collection, groups: Sequence[int], seed: int, o
         parts[picture.split or TRAIN].append(index)
         unnamed += picture.split is None
     if unnamed:
-        notes.append(f"{unnamed:,} images belong to no given part; they were added to train.")
+        who = count(unnamed, "image belongs to no given part; it was", "images belong to no given part; they were")
+        notes.append(f"{who} added to train.")
     if len(others) == 2:
         return Division(parts[TRAIN], parts[VALIDATION], parts[TEST], given=True, notes=notes)
     (reported,) = others
     shares = {TRAIN: SHARES[TRAIN] + SHARES[TEST], VALIDATION: SHARES[VALIDATION]}
     drawn = _draw(collection, parts[TRAIN], groups, shares, (TRAIN, VALIDATION), seed)
     notes.append(
-        f"The figures come from the given {reported} part; {len(drawn[VALIDATION]):,} images of the train part were "
+        f"The figures come from the given {reported} part; "
+        f"{count(len(drawn[VALIDATION]), 'image of the train part was', 'images of the train part were')} "
         "set aside to steer the training."
     )
     return Division(drawn[TRAIN], drawn[VALIDATION], parts[reported], reported, given=True, notes=notes)

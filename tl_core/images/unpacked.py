@@ -8,7 +8,6 @@ import contextlib
 import errno
 import hashlib
 import json
-import os
 import re
 import secrets
 import shutil
@@ -22,6 +21,8 @@ from tl_core.errors import DataError
 # What a killed process left behind is removed by the next one that makes the same folder, but never while another
 # might still be writing there.
 ABANDONED_AFTER_SECONDS = 24 * 3600
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT}
 
 
 @dataclass
@@ -58,29 +59,30 @@ def make_once(
 ) -> Path:
     """The folder below `data_dir` that `fill` made for this `identity` (any value JSON can hold), now or earlier.
 
-    `title` only makes the folder's name readable. A folder made now is noted in `unpacking`. Raises DataError for a
-    full disk or a place that cannot be written.
+    `data_dir` lies in the home folder; `title` only makes the folder's name readable. A folder made now is noted in
+    `unpacking`. Raises DataError for a full disk or a home folder that cannot be written.
     """
     key = hashlib.blake2b(json.dumps(identity).encode(), digest_size=8).hexdigest()
     name = f"{re.sub(r'[^A-Za-z0-9_-]+', '-', title)[:40].strip('-') or 'data'}-{key}"
     final = data_dir / name
-    if final.is_dir():
-        return final
-    with explained_storage_errors(data_dir):
+    partial = data_dir / f".{name}.{secrets.token_hex(4)}.partial"
+    with explained_storage_errors(data_dir.parent):
+        if final.is_dir():
+            return final
         data_dir.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(data_dir, name)
-        partial = data_dir / f".{name}.{secrets.token_hex(4)}.partial"
         partial.mkdir()
-        try:
+    try:
+        with explained_storage_errors(data_dir.parent, filling=partial):
             fill(partial)
-            with contextlib.suppress(OSError):  # another process was first: its folder is as good
-                partial.rename(final)
-                if unpacking is not None:
-                    unpacking.made.append(final)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-        if not final.is_dir():
-            raise DataError(f"the folder {final} could not be put in place; remove what is in its way and try again")
+        with contextlib.suppress(OSError):  # another process was first: its folder is as good
+            partial.rename(final)
+            if unpacking is not None:
+                unpacking.made.append(final)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    if not final.is_dir():
+        raise DataError(f"the folder {final} could not be put in place; remove what is in its way and try again")
     return final
 
 
@@ -98,20 +100,30 @@ def require_room(data_dir: Path, needed: int, spare: int) -> None:
 
 
 @contextlib.contextmanager
-def explained_storage_errors(folder: Path) -> Iterator[None]:
-    """Turn the system's errors about writing below `folder` into a sentence; anything else passes through."""
+def explained_storage_errors(home: Path, filling: Path | None = None) -> Iterator[None]:
+    """Turn the system's errors about writing below the home folder into a DataError that names it.
+
+    While a folder is being filled, errors can also be those of what it is filled from: they pass through.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if error.errno in _FULL:
             raise DataError(
-                f"the disk that holds {folder} is full; make room or set TL_HOME to a folder on another disk"
+                f"the disk that holds {home} is full; make room or set TL_HOME to a folder on another disk"
             ) from error
-        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}:
-            raise DataError(
-                f"{folder} cannot be written to ({os.strerror(error.errno).lower()}); set TL_HOME to a folder of yours"
-            ) from error
-        raise
+        if filling is not None and not _is_refused(error, filling):
+            raise
+        reason = (error.strerror or str(error)).lower()
+        raise DataError(
+            f"the home folder {home} cannot be written to ({reason}); set TL_HOME to a folder that can be"
+        ) from error
+
+
+def _is_refused(error: OSError, folder: Path) -> bool:
+    """Whether the system refused to write below `folder`; errors of writing into an open file name none."""
+    below = error.filename is None or Path(str(error.filename)).is_relative_to(folder)
+    return below and error.errno in _REFUSED
 
 
 def _remove_abandoned(data_dir: Path, name: str) -> None:

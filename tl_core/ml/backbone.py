@@ -261,7 +261,7 @@ def _answer_to_noise(model: PreTrainedModel, size: tuple[int, int]) -> torch.Ten
     noise = torch.randn(1, CHANNELS, *size, generator=torch.Generator().manual_seed(0))
     try:
         model.eval()
-        with torch.inference_mode():
+        with torch.no_grad():  # inference mode would leave tensors behind that cannot be trained with
             return model(pixel_values=noise.to(next(model.parameters()).device)).logits
     except Exception as failure:  # any layer of any architecture may refuse the size in its own way
         raise ModelError(

@@ -15,8 +15,6 @@ from tl_core.recorder import Recorder
 class RunCallback(TrainerCallback):
     """Writes progress and figures to the run; stops after the step in which a stop was asked for or the time is up."""
 
-    STOP_INTERVAL = 0.2  # seconds between looks at the stop file
-
     def __init__(
         self, recorder: Recorder, checkpoint_minutes: float, minutes: float | None = None, seconds_spent: float = 0.0
     ) -> None:
@@ -25,18 +23,16 @@ class RunCallback(TrainerCallback):
         self.limit_seconds = None if minutes is None else minutes * 60 - seconds_spent
         self.stopped = False
         self.out_of_time = False
-        self._begun = self._looked = self._saved = time.monotonic()
+        self._begun = self._saved = time.monotonic()
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._begun = self._looked = self._saved = time.monotonic()
+        self._begun = self._saved = time.monotonic()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         now = time.monotonic()
         self.recorder.progress(state.global_step, state.max_steps)
-        if now - self._looked >= self.STOP_INTERVAL:
-            self._looked = now
-            if self.recorder.run.stop_requested():
-                self.stopped = True
+        if self.recorder.run.stop_requested():
+            self.stopped = True
         if self.limit_seconds is not None and now - self._begun >= self.limit_seconds:
             self.out_of_time = True
         if self.stopped or self.out_of_time:

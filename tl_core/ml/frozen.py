@@ -113,7 +113,7 @@ def encode_batch(model: nn.Module, head: nn.Linear, pixels: torch.Tensor, precis
     seen: list[torch.Tensor] = []
     hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:
-        with torch.inference_mode(), precision.autocast(pixels.device):
+        with torch.no_grad(), precision.autocast(pixels.device):
             model(pixel_values=pixels)
     finally:
         hook.remove()

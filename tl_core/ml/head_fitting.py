@@ -64,6 +64,7 @@ class HeadFitting:
         outer = self._folds(everything)
         for number, (train, test) in enumerate(outer, 1):
             self.recorder.advance(number, len(outer))
+            self.recorder.say(f"fold {number} of {len(outer)}")
             tested += test
             parts.append(self._fit(train, []).probabilities(self.features[test]))
         return FittedHead(

@@ -3,7 +3,7 @@
 Must not know runs or training.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL.Image import Image
 
-from tl_core.errors import ModelError
+from tl_core.errors import DataError, ModelError
 from tl_core.ml.backbone import load_weights, read_architecture
 from tl_core.ml.data import read_picture
 from tl_core.ml.machine import current_device
@@ -38,25 +38,29 @@ class Predictor:
         max_pixels: int,
         progress: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
-        """(N, C) float32 softmax probabilities of image files, by the checkpoint's own processor.
+        """(N, C) float32 softmax probabilities of image files. Raises as `answer`, and DataError for a broken file."""
+        rows = np.zeros((len(files), len(self.labels)), np.float32)
+        for number, (_, row) in enumerate(self.answer(files, max_pixels)):
+            if isinstance(row, DataError):
+                raise row
+            rows[number] = row
+            if progress is not None:
+                progress(number + 1, len(files))
+        return rows
 
-        No more than a batch is in memory at a time. Raises DataError for a file that cannot be read, and ModelError
-        where the model cannot answer or its answer is not finite.
+    def answer(self, files: Sequence[Path], max_pixels: int) -> Iterator[tuple[Path, np.ndarray | DataError]]:
+        """Each file with its softmax probabilities (C,) by the checkpoint's own processor, or why it cannot be read.
+
+        No more than a batch is in memory at a time. Raises ModelError where the model cannot answer or its answer is
+        not finite.
         """
-        parts = [np.zeros((0, len(self.labels)), np.float32)]
         for begin in range(0, len(files), BATCH_SIZE):
             batch = files[begin : begin + BATCH_SIZE]
-            judged = self._judge([read_picture(file, max_pixels) for file in batch])
-            finite = np.isfinite(judged).all(axis=1)
-            if not finite.all():
-                raise ModelError(
-                    f"the model's answer to {batch[int(finite.argmin())]} is not finite: its weights are damaged, or "
-                    "its training diverged; train it anew, with a lower --learning-rate where that was set"
-                )
-            parts.append(judged)
-            if progress is not None:
-                progress(begin + len(batch), len(files))
-        return np.concatenate(parts)
+            pictures = [_try_to_read(file, max_pixels) for file in batch]
+            readable = [picture for picture in pictures if not isinstance(picture, DataError)]
+            judged = iter(self._judge(readable) if readable else ())
+            for file, picture in zip(batch, pictures, strict=True):
+                yield file, (picture if isinstance(picture, DataError) else _finite(next(judged), file))
 
     def _judge(self, pictures: Sequence[Image]) -> np.ndarray:
         pixels = preprocess(self.processor, pictures).to(self.device)
@@ -75,6 +79,22 @@ class Predictor:
                 f"names for {len(self.labels)} classes; its config.json does not belong to its weights"
             )
         return logits.softmax(-1).cpu().numpy()
+
+
+def _try_to_read(file: Path, max_pixels: int) -> Image | DataError:
+    try:
+        return read_picture(file, max_pixels)
+    except DataError as failure:
+        return failure
+
+
+def _finite(row: np.ndarray, file: Path) -> np.ndarray:
+    if not np.isfinite(row).all():
+        raise ModelError(
+            f"the model's answer to {file} is not finite: its weights are damaged, or its training diverged; "
+            "train it anew, with a lower --learning-rate where that was set"
+        )
+    return row
 
 
 def load_predictor(source: ModelSource) -> Predictor:

@@ -37,7 +37,12 @@ def train_from_scratch(
     """Train `backbone`, whose weights are random, in place; continues where an earlier process of the run stopped."""
     plan = _kept_plan(config, backbone, len(division.train), recorder)
     for name, reason in plan.reasons.items():
-        recorder.note(f"{name.replace('_', ' ')} {getattr(plan, name)}: {reason}")
+        value = getattr(plan, name)
+        recorder.note(
+            f"{name.replace('_', ' ')} {value:.2g}: {reason}"
+            if isinstance(value, float)
+            else f"{name.replace('_', ' ')} {value}: {reason}"
+        )
     recorder.note(f"training in {plan.precision['dtype']}: {plan.precision['reason']}")
     weights = None
     if config.class_weights == "balanced":

@@ -14,16 +14,18 @@ import numpy as np
 import torch
 
 from tl_core.config import TrainConfig
-from tl_core.errors import DataError
+from tl_core.errors import DataError, ModelError
 from tl_core.files import write_atomically, write_json
 from tl_core.images.collection import Collection, Picture
 from tl_core.images.duplicates import Duplicates, find_duplicates
 from tl_core.images.report import make_report
 from tl_core.images.splits import Division, divide
+from tl_core.images.wording import count
 from tl_core.ml.backbone import Backbone, fingerprint, load_backbone, read_architecture, save_backbone
 from tl_core.ml.data import targets_of
 from tl_core.ml.evaluation import check_parity, list_predictions
 from tl_core.ml.frozen import train_frozen
+from tl_core.ml.groups import layer_groups
 from tl_core.ml.inference import load_predictor
 from tl_core.ml.machine import current_device, describe_machine
 from tl_core.ml.metrics import measure
@@ -88,8 +90,11 @@ def train(config: TrainConfig, settings: Settings, recorder: Recorder, inputs: I
         recorder.stage(CHECKING)
         inputs = open_inputs(config, settings, lambda _, step, total: recorder.advance(step, total))
     division = _keep_division(inputs, recorder)
-    for note in [*inputs.collection.notes, *division.notes]:
+    data = make_report(inputs.collection, inputs.duplicates, division).to_json()
+    for note in [*inputs.collection.notes, *division.notes, *(f"warning: {text}" for text in data["warnings"])]:
         recorder.note(note)
+    if data["skipped"]:
+        recorder.note(f"{count(len(data['skipped']), 'file was', 'files were')} left out; `check` says which and why")
 
     recorder.stage("loading the backbone")
     backbone = load_backbone(
@@ -129,8 +134,8 @@ def train(config: TrainConfig, settings: Settings, recorder: Recorder, inputs: I
         "stopped": outcome.stopped,
         "metrics": {**metrics, "method": outcome.method},
         "parity": parity,
-        "data": make_report(inputs.collection, inputs.duplicates, division).to_json(),
-        "backbone": _describe_backbone(backbone),
+        "data": data,
+        "backbone": _describe_backbone(backbone, config.strategy),
         "precision": outcome.precision.dtype,
         "precision_reason": outcome.precision.reason,
         "training": outcome.details,
@@ -192,7 +197,8 @@ def _publish(fresh: Path, report: dict[str, Any], config: TrainConfig, run: Run)
     """Put a complete model folder in place, then the report: a kill leaves whole folders, old or new."""
     portable = config.portable().to_json()
     write_json(fresh / "training_config.json", portable)
-    write_atomically(fresh / "README.md", render_card(report, portable))
+    handed_on = {**report, "data": {**report["data"], "source": portable["data"]}}
+    write_atomically(fresh / "README.md", render_card(handed_on, portable))
     old = run.dir / "model.old"
     shutil.rmtree(old, ignore_errors=True)
     if run.model_dir.exists():
@@ -205,7 +211,7 @@ def _publish(fresh: Path, report: dict[str, Any], config: TrainConfig, run: Run)
             shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def _describe_backbone(backbone: Backbone) -> dict[str, Any]:
+def _describe_backbone(backbone: Backbone, strategy: str) -> dict[str, Any]:
     source = backbone.source
     return {
         "id": source.named if source.kind != "folder" else source.path.name,
@@ -216,4 +222,21 @@ def _describe_backbone(backbone: Backbone) -> dict[str, Any]:
         "image_size": list(backbone.input_size),
         "fingerprint": fingerprint(backbone),
         "embedded": source.kind == "embedded",
+        "groups": _describe_groups(backbone, trained="all" if strategy == "scratch" else "head"),
     }
+
+
+def _describe_groups(backbone: Backbone, trained: str) -> list[dict[str, Any]]:
+    """Layer groups from input to output, and which of them were trained; none for a model with several classifiers."""
+    try:
+        groups = layer_groups(backbone)
+    except ModelError:
+        return []
+    return [
+        {
+            "name": group.name,
+            "parameters": sum(parameter.numel() for parameter in group.parameters),
+            "trained": trained in ("all", group.name),
+        }
+        for group in groups
+    ]

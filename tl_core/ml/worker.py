@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tl_core.ml.training import Inputs
 
 INTERRUPTED = 130
+# What the status keeps of a training by gradient steps: its own name, the report's.
+STEPS = {"step": "steps_done", "total": "steps"}
 FIGURES = ("split", "images", "accuracy", "accuracy_ci", "macro_f1")
 
 
@@ -63,7 +65,8 @@ def work(
                 raise
             raise told from failure
         with writing_to_home(settings):
-            recorder.finish("stopped" if report["stopped"] else "succeeded", metrics=_figures(report))
+            steps = {key: report["training"][name] for key, name in STEPS.items() if name in report["training"]}
+            recorder.finish("stopped" if report["stopped"] else "succeeded", metrics=_figures(report), **steps)
         return report
 
 
@@ -137,6 +140,7 @@ def _interrupts_as_stop(run: Run) -> Iterator[None]:
             return
         for each in previous:
             signal.signal(each, signal.default_int_handler)
+        print("stopping after this step, and saving; once more to end at once", file=sys.stderr, flush=True)
         run.request_stop()
 
     for number in previous:
