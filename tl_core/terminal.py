@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any
 
 BAR_INTERVAL = 0.2  # seconds between redraws on a terminal
+SHOWN_SCORE = 0.0005  # what would be written 0.0 % tells a person nothing
 LINE_INTERVAL = 10.0  # seconds between lines where stderr is a file or a pipe
 
 
@@ -137,7 +138,10 @@ def lines_of_evaluation(value: dict[str, Any], limit: int = 30) -> list[str]:
 def lines_of_predictions(predictions: list[dict[str, Any]]) -> list[str]:
     lines = []
     for prediction in predictions:
-        lines += [prediction["file"], *(f"  {entry['score']:7.2%}  {entry['label']}" for entry in prediction["labels"])]
+        lines.append(prediction["file"])
+        for place, entry in enumerate(prediction["labels"]):
+            if place == 0 or entry["score"] >= SHOWN_SCORE:
+                lines.append(f"  {entry['score']:6.1%}  {entry['label']}")
     return lines
 
 
