@@ -7,6 +7,7 @@ import pytest
 
 from tl_core.config import MAX_SEED, TrainConfig, flag, options, read_config_file
 from tl_core.errors import ConfigError
+from tl_core.files import write_json
 
 
 def problems(values: dict[str, object]) -> list[str]:
@@ -52,6 +53,26 @@ def test_an_unknown_option_without_a_near_one_lists_all() -> None:
 def test_options_that_mean_nothing_together_are_refused(values: dict[str, object], named: str) -> None:
     (line,) = problems({"data": "x", **values})
     assert named in line
+
+
+def test_a_path_that_is_no_unicode_is_a_path(tmp_path: Path) -> None:
+    config = TrainConfig.parse({"data": "caf\udce9 ", "model": "x"})
+    assert config.data == "caf\udce9 "
+    write_json(tmp_path / "config.json", config.to_json())
+    assert TrainConfig.parse(read_config_file(tmp_path / "config.json")) == config
+    assert problems({"data": 5}) == ["--data is 5; it must be text"]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"seed": ' + "1" * 5_000 + "}"])
+def test_a_config_file_beyond_all_measure_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.json").write_text(text)
+    with pytest.raises(ConfigError):
+        TrainConfig.parse(read_config_file(tmp_path / "c.json"))
+
+
+def test_a_config_file_from_a_windows_editor_is_read(tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_bytes(b'\xef\xbb\xbf{"data": "x"}')
+    assert read_config_file(tmp_path / "c.json") == {"data": "x"}
 
 
 def test_a_saved_configuration_reads_back_the_same() -> None:

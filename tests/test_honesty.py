@@ -16,7 +16,7 @@ from transformers import ViTImageProcessor
 from tl_core import api
 from tl_core.cli import main
 from tl_core.config import TrainConfig
-from tl_core.errors import DataError, JobError
+from tl_core.errors import DataError, JobError, ModelError
 from tl_core.images.splits import Division
 from tl_core.ml.data import Collator
 from tl_core.ml.head_fitting import HeadFitting
@@ -108,6 +108,73 @@ def test_pictures_added_to_a_stopped_run_stay_out_of_it(tmp_path: Path, model: s
     assert "40 images were added since" in run.log_path.read_text()
 
 
+def test_pictures_added_to_a_run_of_folds_stay_out_of_it(
+    tmp_path: Path, model: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = make_folder(tmp_path / "few", {"a": 20, "b": 20})
+    run = create_run(TrainConfig.parse({"data": str(photos), "model": model}), settings)
+    with monkeypatch.context() as patch:
+        patch.setattr("tl_core.ml.training.save_backbone", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            work(run, settings, echo=None)
+    make_folder(tmp_path / "more", {"a": 12}, seed=9)
+    for file in (tmp_path / "more" / "a").iterdir():
+        file.rename(photos / "a" / f"new-{file.name}")
+    report = work(run, settings, echo=None)
+    assert report["metrics"]["images"] == 40
+    assert "all 40 images" in report["refit"]
+
+
+@pytest.mark.parametrize("strategy", ["frozen", "scratch"])
+def test_a_run_whose_test_images_are_gone_is_told_so(
+    tmp_path: Path, model: str, settings: Settings, strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for split in ("train", "test"):
+        make_folder(tmp_path / "given" / split, {"a": 30, "b": 30}, seed=len(split))
+    steps = {"max_steps": 2} if strategy == "scratch" else {}
+    config = TrainConfig.parse({"data": str(tmp_path / "given"), "model": model, "strategy": strategy, **steps})
+    run = create_run(config, settings)
+    with monkeypatch.context() as patch:
+        patch.setattr("tl_core.ml.training.save_backbone", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            work(run, settings, echo=None)
+    (tmp_path / "given" / "test").rename(tmp_path / "elsewhere")
+    with pytest.raises(JobError, match="none of this run's test images can be found"):
+        work(run, settings, echo=None)
+
+
+def test_what_an_earlier_run_was_taught_does_not_judge_the_next(tmp_path: Path, model: str, settings: Settings) -> None:
+    photos = str(make_folder(tmp_path / "photos", {"a": 120, "b": 120}))
+    first = api.train(data=photos, model=model, strategy="scratch", max_steps=5)
+    same = api.train(data=photos, model=first["run_id"])
+    assert "were taught to the run" not in Run(Path(same["run_dir"])).log_path.read_text()
+    other = api.train(data=photos, model=first["run_id"], seed=1)
+    assert "were taught to the run" in Run(Path(other["run_dir"])).log_path.read_text()
+    judged = api.evaluate(other["run_id"], photos)["metrics"]
+    assert judged["fitted_on"] == 0
+    assert judged["images"] < other["metrics"]["images"]
+
+
+def test_a_runs_model_folder_is_the_run(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = str(make_folder(tmp_path / "few", {"a": 20, "b": 20}))
+    report = api.train(data=photos, model=model)
+    with pytest.raises(DataError, match="was fitted on every image"):
+        api.evaluate(report["model_dir"], photos)
+    monkeypatch.chdir(report["run_dir"])
+    assert api.train(data=photos, model=".")["backbone"]["id"] == report["run_id"]
+
+
+def test_a_backbone_that_cannot_be_used_is_refused_before_anything_is_written(
+    tmp_path: Path, model: str, settings: Settings
+) -> None:
+    photos = str(make_folder(tmp_path / "few", {"a": 20, "b": 20}))
+    weights = Path(model) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        api.train(data=photos, model=model)
+    assert api.runs() == []
+
+
 def test_a_run_cannot_go_on_with_other_classes(tmp_path: Path, model: str, settings: Settings) -> None:
     photos = make_folder(tmp_path / "photos", {"a": 110, "b": 110})
     run = begun_run(photos, model, settings)
@@ -143,7 +210,7 @@ def test_neither_strength_nor_weights_of_a_fold_have_seen_its_pictures(settings:
     recorder = Recorder(create_run(config, settings))
     recorder.start()
     fitting = HeadFitting(features, targets, list(range(120)), 2, config, recorder)
-    folds = fitting.cross_validate()
+    folds = fitting.cross_validate(Division(list(range(120)), [], []))
     assert sorted(folds.tested) == list(range(120))
     right = (folds.probabilities.argmax(1) == targets[folds.tested]).mean()
     assert 0.3 < right < 0.7

@@ -64,7 +64,7 @@ def test_the_command_line_resumes_in_the_background_and_stops_at_once(
     command = [sys.executable, "-m", "tl_core", "resume", run.id, "--background"]
     subprocess.run(command, cwd=Path(__file__).parent.parent, check=True, stdout=subprocess.DEVNULL)
     assert main(["stop", "last"]) == 0
-    assert "is stopped" in capsys.readouterr().out
+    assert "(stopped)" in capsys.readouterr().out
 
 
 @posix

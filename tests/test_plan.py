@@ -33,6 +33,13 @@ def test_what_is_given_is_taken() -> None:
     assert plan.reasons == {}
 
 
+@pytest.mark.parametrize(("images", "batch"), [(13, 2), (13, 3), (13, 12), (257, 16), (1443, 14)])
+def test_no_pass_ends_with_a_batch_of_one_image(images: int, batch: int) -> None:
+    plan = plan_scratch(config(batch_size=batch), images)
+    assert images % plan.batch_size != 1
+    assert "batch_size" in plan.reasons
+
+
 def test_steps_win_over_epochs() -> None:
     assert plan_scratch(config(epochs=3, max_steps=7), 1000).steps == 7
 

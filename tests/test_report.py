@@ -283,3 +283,8 @@ def test_letters_of_every_language_reach_the_terminal() -> None:
     text = "\n".join(lines)
     assert all(label in text for label in (family, persian, japanese))
     assert "\u202e" not in text
+
+
+def test_data_that_training_refuses_is_told_by_the_check() -> None:
+    assert warned(report_on(collected({"a": 1, "b": 1, "c": 1})), "`train` refuses these images")
+    assert not warned(report_on(collected({"a": 2, "b": 2})), "`train` refuses these images")

@@ -59,15 +59,17 @@ def train(
     """Train in this process; the run's report, with `model_dir` None where it was stopped before there was a model.
 
     The configuration is a TrainConfig, its values, or its values as keywords. `ticker` hears how far it is, `echo`
-    receives the log. Raises TLError; where it is about the configuration, the data or the architecture, nothing was
+    receives the log. Raises TLError; where it is about the configuration, the data or the backbone, nothing was
     written.
     """
     settings = read_settings()
     begun = time.perf_counter()
     config, source, collection = _open_words(_parsed(config, options), settings, ticker)
+    from tl_core.ml.libraries import quieten
     from tl_core.ml.training import make_inputs
     from tl_core.ml.worker import work
 
+    quieten()
     inputs = make_inputs(config, source, collection, time.perf_counter() - begun)
     return work(create_run(config, settings), settings, echo=echo, ticker=ticker, inputs=inputs)
 

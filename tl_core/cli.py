@@ -46,6 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     except click.ClickException as failure:
         return _fail(printable(failure.format_message()), (), as_json="--json" in given)
     except (KeyboardInterrupt, click.Abort):
+        if "--json" in given:
+            click.echo(json.dumps({"error": "interrupted", "details": []}))
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
 
@@ -243,6 +245,8 @@ def stop(run: str, now: bool, as_json: bool) -> None:
     from tl_core import api
 
     view = api.stop(run, now=now)
-    words = "was ended" if view["state"] == "lost" else f"is {view['state']}"
-    line = f"run {view['run_id']} {words}; `python -m tl_core resume {view['run_id']}` continues it"
+    words = "was ended" if view["state"] == "lost" else f"has ended ({view['state']})"
+    resumable = view["state"] in ("stopped", "lost", "failed")
+    advice = f"; `python -m tl_core resume {view['run_id']}` continues it" if resumable else ""
+    line = f"run {view['run_id']} {words}{advice}"
     _answer(as_json, view, [line])

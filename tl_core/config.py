@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from tl_core.catalogue import DEFAULT_MODEL
 from tl_core.errors import ConfigError
@@ -27,13 +27,24 @@ def _option(default: Any, label: str, help: str, group: str, **bounds: Any) -> A
     return Field(default, title=label, description=help, json_schema_extra={"group": group}, **bounds)
 
 
+def _word(value: object) -> str:
+    """Text as it is: file names may hold bytes that are no Unicode, which pydantic's own text may not."""
+    if not isinstance(value, str):
+        raise PydanticCustomError("string_type", "not text")
+    if not value:
+        raise PydanticCustomError("string_too_short", "empty")
+    return value
+
+
+Word = Annotated[str, PlainValidator(_word)]
+
+
 class TrainConfig(BaseModel):
     """One validated set of options. Make it with `parse`, which reports every problem at once."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_strip_whitespace=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    data: str = Field(
-        min_length=1,
+    data: Word = Field(
         title="Images",
         description="folder of class folders, folder with train/validation/test, zip, CSV/JSONL/parquet, "
         "Hub dataset id, or sample:NAME",
@@ -41,7 +52,7 @@ class TrainConfig(BaseModel):
     )
     image_column: str | None = _option(None, "Image column", "column with paths or bytes (found by itself)", "data")
     label_column: str | None = _option(None, "Label column", "column with class names (found by itself)", "data")
-    model: str = _option(DEFAULT_MODEL, "Backbone", "embedded name, folder, run, or Hub id", "model", min_length=1)
+    model: Word = _option(DEFAULT_MODEL, "Backbone", "embedded name, folder, run, or Hub id", "model")
     strategy: Strategy = _option(
         "frozen",
         "Strategy",
@@ -67,7 +78,7 @@ class TrainConfig(BaseModel):
         gt=0,
         le=100_000,
     )
-    batch_size: int | None = _option(None, "Batch size", "images in one optimiser step", "training", ge=1, le=65_536)
+    batch_size: int | None = _option(None, "Batch size", "images in one optimiser step", "training", ge=2, le=65_536)
     learning_rate: float | None = _option(
         None, "Learning rate", "peak step size of the optimiser", "training", gt=0, le=10
     )
@@ -141,7 +152,7 @@ class TrainConfig(BaseModel):
         return self.strategy != "scratch"
 
     def to_json(self) -> dict[str, Any]:
-        return self.model_dump(mode="json")
+        return self.model_dump()
 
     def with_words(self, *, data: str, model: str) -> "TrainConfig":
         """The same configuration, its data and backbone named by these words."""
@@ -158,7 +169,7 @@ class TrainConfig(BaseModel):
         """The options that differ from their defaults, in order of definition."""
         return {
             name: value
-            for name, value in self.model_dump(mode="json").items()
+            for name, value in self.model_dump().items()
             if type(self).model_fields[name].is_required() or value != type(self).model_fields[name].default
         }
 
@@ -214,7 +225,7 @@ def flag(name: str) -> str:
 def read_config_file(path: Path) -> dict[str, Any]:
     """The options in a JSON file, unvalidated. Raises ConfigError when it is no JSON object."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"--config {path}: there is no such file") from None
     except (OSError, UnicodeDecodeError) as failure:
@@ -223,6 +234,8 @@ def read_config_file(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"--config {path} is not valid JSON: {failure.msg} in line {failure.lineno}, column {failure.colno}"
         ) from None
+    except (ValueError, RecursionError):  # a number of thousands of digits, thousands of brackets
+        raise ConfigError(f"--config {path} holds no options that could be meant") from None
     if not isinstance(values, dict):
         raise ConfigError(f'--config {path} must hold one JSON object such as {{"data": "sample:digits"}}')
     return values

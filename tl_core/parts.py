@@ -32,11 +32,12 @@ class Parts:
     given: bool
     uses_folds: bool
     labels: tuple[str, ...]
+    inherited: frozenset[str] = frozenset()  # what the run that this one began from was fitted on
 
     @property
     def fitted(self) -> frozenset[str]:
         """Pictures that the saved model was fitted or chosen on."""
-        seen = self.train | self.validation
+        seen = self.train | self.validation | self.inherited
         return seen | self.test if self.uses_folds else seen
 
     def part_of(self, picture: Picture) -> str | None:
@@ -75,17 +76,22 @@ class Parts:
             division.notes.append(
                 f"{count(gone, 'image', 'images')} of this run can no longer be found, {tested:,} of them test images."
             )
+        for name in (TRAIN, TEST):
+            if not getattr(division, name):
+                raise JobError(
+                    f"none of this run's {name} images can be found any more; put them back, or start a new run"
+                )
         return division
 
 
-def remember_parts(run: Run, collection: Collection, division: Division) -> None:
+def remember_parts(run: Run, collection: Collection, division: Division, inherited: frozenset[str]) -> None:
     """Write the division down in the run folder, once."""
     digests = [picture.digest for picture in collection.pictures]
     value: dict[str, Any] = {
         name: sorted({digests[index] for index in getattr(division, name)}) for name in (TRAIN, VALIDATION, TEST)
     }
     value |= {"reported": division.reported, "given": division.given, "uses_folds": division.uses_folds}
-    write_json(run.dir / FILE_NAME, {**value, "labels": collection.classes})
+    write_json(run.dir / FILE_NAME, {**value, "labels": collection.classes, "inherited": sorted(inherited)})
 
 
 def recall_parts(run: Run) -> Parts | None:
@@ -101,4 +107,5 @@ def recall_parts(run: Run) -> Parts | None:
         given=value["given"],
         uses_folds=value["uses_folds"],
         labels=tuple(value["labels"]),
+        inherited=frozenset(value.get("inherited", ())),
     )

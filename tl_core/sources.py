@@ -91,12 +91,14 @@ def open_model(
         return _checked(ModelSource(text, catalogue.BACKBONES_DIR / text, "embedded"), weights)
     folder = existing_path(text)
     if folder is not None and folder.is_dir():
-        if (folder / "owner.json").is_file():
-            return _run_model(Run(folder), text, weights)
-        return _checked(ModelSource(str(folder.absolute()), folder.absolute(), "folder"), weights)
+        folder = folder.resolve()
+        for run_dir in (folder, folder.parent):
+            if (run_dir / "owner.json").is_file() and folder in (run_dir, Run(run_dir).model_dir):
+                return _run_model(Run(run_dir), settings, weights)
+        return _checked(ModelSource(str(folder), folder, "folder"), weights)
     if "/" not in text:
         try:
-            return _run_model(find_run(text, settings), text, weights)
+            return _run_model(find_run(text, settings), settings, weights)
         except JobError as failure:
             if "could mean" in failure.message:
                 raise
@@ -107,7 +109,7 @@ def open_model(
     return _checked(ModelSource(text, fetched.path, "hub", fetched.revision), weights)
 
 
-def _run_model(run: Run, text: str, weights: bool) -> ModelSource:
+def _run_model(run: Run, settings: Settings, weights: bool) -> ModelSource:
     if not (run.model_dir / "config.json").is_file():
         state = run.view().state
         advice = {
@@ -116,7 +118,8 @@ def _run_model(run: Run, text: str, weights: bool) -> ModelSource:
             state == "succeeded": "its model folder was removed; train again",
         }[True]
         raise ModelError(f"run {run.id} is {state} and has no model: {advice}")
-    return _checked(ModelSource(run.id, run.model_dir, "run"), weights)
+    named = run.id if run.dir.parent == settings.runs_dir.resolve() else str(run.dir)
+    return _checked(ModelSource(named, run.model_dir, "run"), weights)
 
 
 def _checked(source: ModelSource, weights: bool) -> ModelSource:

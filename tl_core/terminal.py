@@ -5,6 +5,8 @@ import time
 from types import TracebackType
 from typing import Any
 
+from tl_core.errors import printable
+
 BAR_INTERVAL = 0.2  # seconds between redraws on a terminal
 SHOWN_SCORE = 0.0005  # what would be written 0.0 % tells a person nothing
 LINE_INTERVAL = 10.0  # seconds between lines where stderr is a file or a pipe
@@ -86,16 +88,10 @@ def lines_of_training(report: dict[str, Any]) -> list[str]:
     if report["model_dir"] is None:
         return [f"stopped before there was a model; {again} continues"]
     metrics = report["metrics"]
-    guess = max(metrics["per_class"], key=lambda row: row["support"])
-    baseline = guess["support"] / metrics["images"]
     lines = [
         "",
         spoken_accuracy(metrics) + (", each judged by folds that left it out" if metrics["method"] == "k-fold" else ""),
-        *(
-            [f"no better than always saying {guess['label']!r}, which is right {baseline:.1%} of the time"]
-            if metrics["accuracy_ci"][0] <= baseline
-            else []
-        ),
+        *_lines_of_baseline(metrics),
         *_lines_of_parity(report["parity"]),
         f"{spoken_seconds(report['seconds']['total'])} in all",
         f"model:   {report['model_dir']}",
@@ -104,6 +100,14 @@ def lines_of_training(report: dict[str, Any]) -> list[str]:
     if report["stopped"]:
         lines.append(f"stopped early; {again} continues")
     return lines
+
+
+def _lines_of_baseline(metrics: dict[str, Any]) -> list[str]:
+    guess = metrics["baseline"]
+    if metrics["accuracy_ci"][0] > guess["accuracy"]:
+        return []
+    label = printable(repr(guess["label"]))
+    return [f"not shown to be better than always saying {label}, which is right on {guess['accuracy']:.1%} of them"]
 
 
 def _lines_of_parity(parity: dict[str, Any]) -> list[str]:
@@ -128,7 +132,7 @@ def lines_of_evaluation(value: dict[str, Any], limit: int = 30) -> list[str]:
     width = min(width, 40)
     lines.append(f"{'class (worst first)':{width}}  precision  recall     f1  images")
     for row in rows:
-        name = row["label"][:width]
+        name = printable(row["label"])[:width]
         lines.append(
             f"{name:{width}}  {row['precision']:9.3f}  {row['recall']:6.3f}  {row['f1']:5.3f}  {row['support']:6,}"
         )
@@ -138,10 +142,10 @@ def lines_of_evaluation(value: dict[str, Any], limit: int = 30) -> list[str]:
 def lines_of_predictions(predictions: list[dict[str, Any]]) -> list[str]:
     lines = []
     for prediction in predictions:
-        lines.append(prediction["file"])
+        lines.append(printable(prediction["file"]))
         for place, entry in enumerate(prediction["labels"]):
             if place == 0 or entry["score"] >= SHOWN_SCORE:
-                lines.append(f"  {entry['score']:6.1%}  {entry['label']}")
+                lines.append(f"  {entry['score']:6.1%}  {printable(entry['label'])}")
     return lines
 
 

@@ -182,6 +182,8 @@ def _warn_of_counts(report: Report) -> list[str]:
     classes = report.classes
     single = [name for name, count in classes.items() if count == 1]
     few = [name for name, count in classes.items() if 1 < count < FEW_IN_CLASS]
+    if not report.splits["test"]:
+        warnings.append("Nothing is left to test on, so `train` refuses these images. Add some to every class.")
     if single:
         warnings.append(
             f"{count(len(single), 'class has', 'classes have')} a single image ({name_some(single)}): it is used for "

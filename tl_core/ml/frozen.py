@@ -48,7 +48,7 @@ def train_frozen(
     targets = np.asarray(targets_of(collection.pictures, backbone.labels))
     recorder.stage("fitting the head")
     fitting = HeadFitting(features, targets, groups, len(backbone.labels), config, recorder)
-    fitted = fitting.cross_validate() if division.uses_folds else fitting.hold_out(division)
+    fitted = fitting.cross_validate(division) if division.uses_folds else fitting.hold_out(division)
     write_head(head, fitted.head)
     return Outcome(
         tested=fitted.tested,

@@ -56,9 +56,9 @@ class HeadFitting:
             shipped_on=f"the training and validation images ({len(both):,})",
         )
 
-    def cross_validate(self) -> FittedHead:
+    def cross_validate(self, division: Division) -> FittedHead:
         """Nested k-fold: each picture is judged by a head whose strength and weights never saw it."""
-        everything = list(range(len(self.targets)))
+        everything = sorted([*division.train, *division.validation, *division.test])
         tested: list[int] = []
         parts: list[np.ndarray] = []
         outer = self._folds(everything)
@@ -112,7 +112,7 @@ class HeadFitting:
             for name in ("learning_rate", "batch_size", "weight_decay")
             if (value := getattr(self.config, name)) is not None
         }
-        with TemporaryDirectory(dir=self.recorder.run.dir) as folder:
+        with TemporaryDirectory() as folder:
             head = fit_by_trainer(
                 self.features[train],
                 self.targets[train],

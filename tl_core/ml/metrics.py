@@ -21,7 +21,8 @@ def measure(
 ) -> dict[str, Any]:
     """Measure `probabilities` (N, C) against `targets` (N,), class numbers into `labels` (C).
 
-    Returns {split, images, accuracy, accuracy_ci [low, high], macro_f1, top_k {k, accuracy}, calibration_error,
+    Returns {split, images, accuracy, accuracy_ci [low, high], baseline {label, accuracy} (of always
+    saying the commonest class), macro_f1, top_k {k, accuracy}, calibration_error,
     per_class [{label, precision, recall, f1, support}], confusion_matrix (rows: true class), labels}. All figures are
     fractions 0–1. The interval is Wilson's at 95 %. Macro-F1 averages over the classes that occur among the true or the
     predicted ones: a class of which no image was held out, and which was never predicted, neither helps nor harms.
@@ -35,6 +36,7 @@ def measure(
 
     predicted = probabilities.argmax(axis=1)
     right = predicted == targets
+    commonest = int(np.bincount(targets, minlength=classes).argmax())
     k = max(1, min(TOP_K, classes - 1))
     likeliest = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
     with tempfile.TemporaryDirectory() as scratch:  # evaluate makes a folder even when it keeps everything in memory
@@ -50,6 +52,7 @@ def measure(
             "images": images,
             **figures(modules.Accuracy, predicted, targets),
             "accuracy_ci": list(wilson_interval(int(right.sum()), images)),
+            "baseline": {"label": labels[commonest], "accuracy": float((targets == commonest).mean())},
             **figures(modules.MacroF1, predicted, targets),
             "top_k": {"k": k, "accuracy": figures(modules.TopKAccuracy, likeliest, targets)["top_k_accuracy"]},
             **figures(modules.CalibrationError, probabilities[np.arange(images), predicted], right),

@@ -44,6 +44,9 @@ def plan_scratch(config: TrainConfig, images: int) -> Plan:
     batch = config.batch_size or max(8, min(BASE_BATCH, 2 ** (max(images // 16, 1).bit_length() - 1)))
     if not config.batch_size:
         reasons["batch_size"] = f"at least 16 steps in a pass over {images:,} images, {BASE_BATCH} at most"
+    while images > batch and images % batch == 1:  # batch norm cannot take statistics of one image
+        batch += 1
+        reasons["batch_size"] = "so that no pass ends with a batch of one image"
     per_epoch = max(1, -(-images // batch))
     if config.max_steps:
         steps = config.max_steps

@@ -21,7 +21,14 @@ from tl_core.images.duplicates import Duplicates, find_duplicates
 from tl_core.images.report import make_report
 from tl_core.images.splits import Division, divide
 from tl_core.images.wording import count
-from tl_core.ml.backbone import Backbone, fingerprint, load_backbone, read_architecture, save_backbone
+from tl_core.ml.backbone import (
+    Backbone,
+    fingerprint,
+    linear_head,
+    load_backbone,
+    read_architecture,
+    save_backbone,
+)
 from tl_core.ml.data import targets_of
 from tl_core.ml.evaluation import check_parity, list_predictions
 from tl_core.ml.frozen import train_frozen
@@ -52,11 +59,12 @@ class Inputs:
     collection: Collection
     duplicates: Duplicates
     division: Division
+    backbone: Backbone
     seconds: float = 0.0  # spent on finding and verifying before the run began
 
 
 def make_inputs(config: TrainConfig, source: ModelSource, collection: Collection, seconds: float = 0.0) -> Inputs:
-    """Divide the pictures and check what the configuration wants of the backbone and this machine; writes nothing.
+    """Divide the pictures, load the backbone, and check what the configuration wants of this machine; writes nothing.
 
     Raises ModelError, ConfigError or DataError.
     """
@@ -70,7 +78,12 @@ def make_inputs(config: TrainConfig, source: ModelSource, collection: Collection
             f"no class of {collection.source} has a second image, so that nothing is left to test on; "
             "add images, at least two for some classes and better twenty for each"
         )
-    return Inputs(source, collection, duplicates, division, seconds)
+    backbone = load_backbone(
+        source, collection.classes, image_size=config.image_size, pretrained=config.needs_weights, seed=config.seed
+    )
+    if config.strategy == "frozen":
+        linear_head(backbone)
+    return Inputs(source, collection, duplicates, division, backbone, seconds)
 
 
 def open_inputs(config: TrainConfig, settings: Settings, ticker: Ticker) -> Inputs:
@@ -96,14 +109,7 @@ def train(config: TrainConfig, settings: Settings, recorder: Recorder, inputs: I
     if data["skipped"]:
         recorder.note(f"{count(len(data['skipped']), 'file was', 'files were')} left out; `check` says which and why")
 
-    recorder.stage("loading the backbone")
-    backbone = load_backbone(
-        inputs.source,
-        inputs.collection.classes,
-        image_size=config.image_size,
-        pretrained=config.needs_weights,
-        seed=config.seed,
-    )
+    backbone = inputs.backbone
     for note in backbone.notes:
         recorder.note(note)
 
@@ -156,7 +162,15 @@ def _keep_division(inputs: Inputs, recorder: Recorder) -> Division:
     parts = recall_parts(recorder.run)
     if parts is not None:
         return parts.divide(inputs.collection)
-    remember_parts(recorder.run, inputs.collection, inputs.division)
+    began_from = recall_parts(Run(inputs.source.path.parent)) if inputs.source.kind == "run" else None
+    inherited = began_from.fitted if began_from is not None else frozenset()
+    taught = sum(inputs.collection.pictures[index].digest in inherited for index in inputs.division.test)
+    if taught:
+        recorder.note(
+            f"warning: {taught:,} of the {len(inputs.division.test):,} test images were taught to the run that this "
+            "one begins from: the figures will be too good. The same --seed on the same images keeps them apart."
+        )
+    remember_parts(recorder.run, inputs.collection, inputs.division, inherited)
     return inputs.division
 
 

@@ -49,6 +49,8 @@ def work(
         recorder = Recorder(run, echo, writes_log, ticker)
         with writing_to_home(settings):
             stack.enter_context(run.hold())
+            if run.view().state == "succeeded":  # while this process waited for the lock
+                raise JobError(f"run {run.id} has ended (succeeded); there is nothing to resume")
             run.claim(os.getpid())  # before signals are let in: a stop asked for from here on is meant for this process
             stack.enter_context(_interrupts_as_stop(run))
             recorder.start()
@@ -107,7 +109,7 @@ def _tell(failure: BaseException, run: Run, settings: Settings, recorder: Record
             lines = "\n  ".join([f"error: {failure.message}", *failure.details])
             recorder.say(lines, echoed=False)  # the caller says it
         else:
-            recorder.say("".join(traceback.format_exception(failure)).rstrip())
+            recorder.say("".join(traceback.format_exception(failure)).rstrip(), echoed=False)  # Python shows it
         if isinstance(failure, TLError):
             error = {"message": failure.message, "details": list(failure.details)}
         else:
