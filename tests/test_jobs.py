@@ -45,13 +45,13 @@ def test_a_stop_right_after_the_launch_is_heard(config: TrainConfig, settings: S
     run = create_run(config, settings)
     worker = start_worker(run)
     assert run.view().state == "starting"
-    assert stop_run(run, wait_seconds=120) == "stopped"
+    assert stop_run(run) == "stopped"
     assert ended_worker(run, worker) == 0
     assert "training" not in {event.get("name") for event in run.events()}
 
     worker = start_worker(run)
     assert run.view().state == "starting", "the end of the process before is not this one's"
-    assert stop_run(run, wait_seconds=120) == "stopped"
+    assert stop_run(run) == "stopped"
     assert ended_worker(run, worker) == 0
 
 

@@ -258,7 +258,7 @@ def test_stop_ends_a_worker_after_its_step(photos: Path, tmp_path: Path, setting
     run = create_run(config, settings)
     worker = start_worker(run)
     wait_until(lambda: run.view().step >= 3, worker)
-    assert stop_run(run, wait_seconds=120) == "stopped"
+    assert stop_run(run) == "stopped"
     assert worker.wait(timeout=60) == 0
     assert newest_whole_checkpoint(run.checkpoints_dir) is not None
 

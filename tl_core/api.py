@@ -21,7 +21,7 @@ from tl_core.images.collection import Collection, natural_key
 from tl_core.recorder import LogStream
 from tl_core.runs import Run, create_run, find_run, list_runs
 from tl_core.settings import Settings, read_settings
-from tl_core.sources import ModelSource, Ticker, open_data, open_model
+from tl_core.sources import ModelSource, Ticker, open_configured, open_data, open_model
 
 if TYPE_CHECKING:
     from tl_core.images.report import Report
@@ -198,10 +198,7 @@ def _open_words(
 ) -> tuple[TrainConfig, ModelSource, Collection]:
     """The backbone and the images that a configuration names, and the same configuration in words that stay true:
     absolute paths, and a run's id for `last`."""
-    source = open_model(config.model, settings, weights=config.needs_weights, accept=_accept)
-    collection = open_data(
-        config.data, settings, image_column=config.image_column, label_column=config.label_column, ticker=ticker
-    )
+    source, collection = open_configured(config, settings, ticker, _accept)
     return config.with_words(data=collection.source, model=source.named), source, collection
 
 

@@ -243,10 +243,10 @@ def runs(as_json: bool) -> None:
 def stop(run: str, now: bool, as_json: bool) -> None:
     """End RUN after its current step; what was reached is kept."""
     from tl_core import api
+    from tl_core.runs import RESUMABLE_STATES
 
     view = api.stop(run, now=now)
     words = "was ended" if view["state"] == "lost" else f"has ended ({view['state']})"
-    resumable = view["state"] in ("stopped", "lost", "failed")
-    advice = f"; `python -m tl_core resume {view['run_id']}` continues it" if resumable else ""
+    advice = f"; `python -m tl_core resume {view['run_id']}` continues it" if view["state"] in RESUMABLE_STATES else ""
     line = f"run {view['run_id']} {words}{advice}"
     _answer(as_json, view, [line])

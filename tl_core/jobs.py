@@ -63,15 +63,14 @@ def _signals_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def stop_run(run: Run, *, wait_seconds: float | None = None) -> str:
-    """Ask a live run to finish its step and end; returns its state, after `wait_seconds` at most.
+def stop_run(run: Run) -> str:
+    """Ask a live run to finish its step and wait until it has ended; returns its state.
 
     Raises JobError when the run is not live.
     """
     _check_live(run)
     run.request_stop()
-    deadline = None if wait_seconds is None else time.monotonic() + wait_seconds
-    while (state := run.view().state) in LIVE_STATES and (deadline is None or time.monotonic() < deadline):
+    while (state := run.view().state) in LIVE_STATES:
         time.sleep(0.1)
     return state
 

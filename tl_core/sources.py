@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tl_core import catalogue, hub
+from tl_core.config import TrainConfig
 from tl_core.errors import JobError, ModelError
 from tl_core.files import existing_path
 from tl_core.images.collection import Collection
@@ -63,6 +64,20 @@ def open_data(
     collection.source = data if path is None else str(path.absolute())
     collection.notes[:0] = notes
     return collection
+
+
+def open_configured(
+    config: TrainConfig,
+    settings: Settings,
+    ticker: Ticker | None = None,
+    accept: Callable[[dict[str, Any]], None] | None = None,
+) -> tuple[ModelSource, Collection]:
+    """The backbone and the images that a configuration names. Raises as `open_model` and `open_data`."""
+    source = open_model(config.model, settings, weights=config.needs_weights, accept=accept)
+    collection = open_data(
+        config.data, settings, image_column=config.image_column, label_column=config.label_column, ticker=ticker
+    )
+    return source, collection
 
 
 def _means_the_hub(data: str) -> bool:

@@ -26,7 +26,6 @@ from tl_core.ml.backbone import (
     fingerprint,
     linear_head,
     load_backbone,
-    read_architecture,
     save_backbone,
 )
 from tl_core.ml.data import targets_of
@@ -44,7 +43,7 @@ from tl_core.parts import recall_parts, remember_parts
 from tl_core.recorder import Recorder
 from tl_core.runs import Run
 from tl_core.settings import Settings
-from tl_core.sources import CHECKING, ModelSource, Ticker, open_data, open_model
+from tl_core.sources import CHECKING, ModelSource, open_configured
 
 # Features in float32 give the saved model's own probabilities to about 1e-5; more than this is another computation.
 FEATURES_TOLERANCE = 1e-3
@@ -64,13 +63,17 @@ class Inputs:
 
 
 def make_inputs(config: TrainConfig, source: ModelSource, collection: Collection, seconds: float = 0.0) -> Inputs:
-    """Divide the pictures, load the backbone, and check what the configuration wants of this machine; writes nothing.
+    """Load the backbone, divide the pictures, and check what the configuration wants of this machine; writes nothing.
 
     Raises ModelError, ConfigError or DataError.
     """
-    read_architecture(source)
     if config.precision != "auto":
         checked_precision(config.precision, current_device())
+    backbone = load_backbone(
+        source, collection.classes, image_size=config.image_size, pretrained=config.needs_weights, seed=config.seed
+    )
+    if config.strategy == "frozen":
+        linear_head(backbone)  # a classifier that cannot be fitted is refused now
     duplicates = find_duplicates(collection.pictures)
     division = divide(collection, duplicates.groups, config.seed, folds_allowed=config.strategy == "frozen")
     if not division.test:
@@ -78,21 +81,7 @@ def make_inputs(config: TrainConfig, source: ModelSource, collection: Collection
             f"no class of {collection.source} has a second image, so that nothing is left to test on; "
             "add images, at least two for some classes and better twenty for each"
         )
-    backbone = load_backbone(
-        source, collection.classes, image_size=config.image_size, pretrained=config.needs_weights, seed=config.seed
-    )
-    if config.strategy == "frozen":
-        linear_head(backbone)
     return Inputs(source, collection, duplicates, division, backbone, seconds)
-
-
-def open_inputs(config: TrainConfig, settings: Settings, ticker: Ticker) -> Inputs:
-    """Find the backbone and the pictures that a configuration names. Raises ModelError, HubError or DataError."""
-    source = open_model(config.model, settings, weights=config.needs_weights)
-    collection = open_data(
-        config.data, settings, image_column=config.image_column, label_column=config.label_column, ticker=ticker
-    )
-    return make_inputs(config, source, collection)
 
 
 def train(config: TrainConfig, settings: Settings, recorder: Recorder, inputs: Inputs | None = None) -> dict[str, Any]:
@@ -101,7 +90,8 @@ def train(config: TrainConfig, settings: Settings, recorder: Recorder, inputs: I
     np.random.seed(config.seed)
     if inputs is None:
         recorder.stage(CHECKING)
-        inputs = open_inputs(config, settings, lambda _, step, total: recorder.advance(step, total))
+        opened = open_configured(config, settings, lambda _, step, total: recorder.advance(step, total))
+        inputs = make_inputs(config, *opened)
     division = _keep_division(inputs, recorder)
     data = make_report(inputs.collection, inputs.duplicates, division).to_json()
     for note in [*inputs.collection.notes, *division.notes, *(f"warning: {text}" for text in data["warnings"])]:
