@@ -1,5 +1,6 @@
 """What every test lives in: a home folder of its own, one thread, and no network but this machine's loopback."""
 
+import gc
 import os
 import socket
 from collections.abc import Iterator
@@ -41,6 +42,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("TL_HOME", str(folder))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     yield folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _little_to_collect() -> Iterator[None]:
+    """accelerate collects garbage after each training, and looks through whatever modules and tests have made."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from transformers import (
     BertConfig,
     Dinov2Config,
     Dinov2Model,
+    EfficientNetConfig,
     TimmWrapperConfig,
     ViTConfig,
     ViTForImageClassification,
@@ -28,6 +29,7 @@ from tl_core.ml.backbone import (
     fingerprint,
     linear_head,
     load_backbone,
+    make_model,
     read_architecture,
     save_backbone,
     write_head,
@@ -271,3 +273,13 @@ def test_a_written_head_is_what_the_model_answers_with(tmp_path: Path) -> None:
     write_head(head, fitted)
     logits = backbone.model(pixel_values=torch.rand(2, 3, 32, 32)).logits
     assert torch.equal(logits, torch.tensor([[1.0, 2.0, 3.0]] * 2))
+
+
+def test_a_random_efficientnet_lets_signals_through(tmp_path: Path) -> None:
+    """transformers draws the scales of its batch norms near zero."""
+    config = EfficientNetConfig(width_coefficient=0.25, depth_coefficient=0.25, hidden_dim=320)
+    make_model(config).save_pretrained(tmp_path)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    backbone = load_backbone(ModelSource("m", tmp_path, "folder"), ["a", "b"], pretrained=False)
+    norms = [module for module in backbone.model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert norms and all((norm.weight == 1).all() for norm in norms)

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tl_core.config import MAX_SEED, TrainConfig, flag, options, read_config_file
+from tl_core.config import MAX_SEED, TrainConfig, options, read_config_file
 from tl_core.errors import ConfigError
 from tl_core.files import write_json
+from tl_core.options import flag
 
 
 def problems(values: dict[str, object]) -> list[str]:
@@ -26,7 +27,9 @@ def test_every_problem_is_reported_together() -> None:
     found = problems({"strategy": "frozn", "epochs": "many", "seed": -1, "learning_rate": "nan", "bach_size": 4})
     assert len(found) == 6
     assert any("--data is missing" in line for line in found)
-    assert any("--strategy is 'frozn'; it must be one of frozen, scratch" in line for line in found)
+    assert any(
+        "--strategy is 'frozn'; it must be one of frozen, last-blocks, full, lp-ft, scratch" in line for line in found
+    )
     assert any("--epochs is 'many'; it must be a whole number" in line for line in found)
     assert any("--seed is -1" in line and f"{MAX_SEED:,}" in line for line in found)
     assert any("--learning-rate is 'nan'" in line for line in found)
@@ -48,6 +51,13 @@ def test_an_unknown_option_without_a_near_one_lists_all() -> None:
         ({"strategy": "frozen", "augment": "crop"}, "--augment"),
         ({"strategy": "frozen", "label_smoothing": 0.1}, "--label-smoothing"),
         ({"strategy": "scratch", "head_solver": "trainer"}, "--head-solver"),
+        ({"strategy": "scratch", "layer_decay": 0.9}, "--layer-decay"),
+        ({"strategy": "scratch", "control": True}, "--control"),
+        ({"strategy": "full", "unfreeze_blocks": 2}, "--unfreeze-blocks"),
+        ({"strategy": "frozen", "mix": "mixup"}, "--mix"),
+        ({"strategy": "frozen", "drop_path": 0.1}, "--drop-path"),
+        ({"strategy": "full", "augment": "none", "mix": "mixup"}, "--mix"),
+        ({"strategy": "full", "augment": "none", "mirror": "yes"}, "--mirror"),
     ],
 )
 def test_options_that_mean_nothing_together_are_refused(values: dict[str, object], named: str) -> None:
@@ -83,6 +93,13 @@ def test_a_saved_configuration_reads_back_the_same() -> None:
 def test_the_command_repeats_what_was_changed_and_nothing_else() -> None:
     config = TrainConfig.parse({"data": "my photos", "strategy": "scratch", "max_steps": 5})
     assert config.command() == "python -m tl_core train --data 'my photos' --strategy scratch --max-steps 5"
+
+
+def test_a_switch_is_repeated_as_a_switch() -> None:
+    config = TrainConfig.parse({"data": "photos", "control": "true"})
+    assert config.control is True
+    assert config.command() == "python -m tl_core train --data photos --control"
+    assert problems({"data": "x", "control": "perhaps"}) == ["--control is 'perhaps'; it must be true or false"]
 
 
 def test_every_option_has_words_and_a_group() -> None:

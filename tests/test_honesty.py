@@ -279,13 +279,12 @@ def test_resume_is_exact_across_epochs_with_loading_processes(
 ) -> None:
     from safetensors.torch import load_file
 
-    monkeypatch.setattr("tl_core.ml.finetuning.MIN_IMAGES_FOR_LOADERS", 1)
+    monkeypatch.setattr("tl_core.ml.trainer.MIN_IMAGES_FOR_LOADERS", 1)
     photos = make_folder(tmp_path / "photos", {"a": 110, "b": 110})
     values = {"data": str(photos), "model": model, "strategy": "scratch", "precision": "fp32", "batch_size": 32}
     config = TrainConfig.parse({**values, "max_steps": 25, "checkpoint_minutes": 0.0001})
     whole = create_run(config, settings)
-    work(whole, settings, echo=None)
-    steps_per_epoch = json.loads((whole.dir / "checkpoints" / "plan.json").read_text())["steps_per_epoch"]
+    steps_per_epoch = work(whole, settings, echo=None)["training"]["steps_per_epoch"]
     for stop_at in (steps_per_epoch, steps_per_epoch + 1, 2 * steps_per_epoch):
         run = create_run(config, settings)
 

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "tl_core"
 # A module may import from its own layer's package and from any layer before it.
 LAYERS = (
-    {"errors", "settings", "catalogue", "config", "files"},
+    {"errors", "settings", "catalogue", "config", "options", "files"},
     {"runs", "images", "hub", "model_card"},
     {"recorder", "parts", "sources", "jobs", "deploy"},
     {"ml"},

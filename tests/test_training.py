@@ -2,11 +2,6 @@
 
 import errno
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +16,7 @@ import tl_core
 from tl_core.cli import main
 from tl_core.config import TrainConfig
 from tl_core.errors import JobError
-from tl_core.jobs import start_worker, stop_run
-from tl_core.ml.backbone import load_backbone
-from tl_core.ml.finetuning import newest_whole_checkpoint
+from tl_core.jobs import start_worker
 from tl_core.ml.worker import work
 from tl_core.runs import Run, create_run, find_run
 from tl_core.settings import Settings
@@ -165,131 +158,14 @@ def test_scratch_learns_from_random_weights(photos: Path, tmp_path: Path, settin
     run, report = train(settings, data=str(photos), model=str(source.path), strategy="scratch", max_steps=60)
     assert report["metrics"]["accuracy"] > 0.6
     assert report["training"]["steps_done"] == 60
-    assert [file.name for file in run.checkpoints_dir.iterdir()] == ["plan.json"]
-    assert {file.name for file in run.dir.iterdir()} == FILES_OF_A_RUN | {"checkpoints"}
+    assert {file.name for file in run.dir.iterdir()} == FILES_OF_A_RUN
     kinds = {json.loads(line)["kind"] for line in (run.dir / "events.jsonl").read_text().splitlines()}
     assert {"training", "validation", "stage", "note", "end"} <= kinds
 
 
-def scratch_config(photos: Path, model: Path, **values: object) -> TrainConfig:
-    return TrainConfig.parse(
-        {
-            "data": str(photos),
-            "model": str(model),
-            "strategy": "scratch",
-            "precision": "fp32",
-            "batch_size": 16,
-            "max_steps": 40,
-            "checkpoint_minutes": 0.0001,
-            **values,
-        }
-    )
-
-
-def test_a_stopped_run_resumes_to_the_same_weights(photos: Path, tmp_path: Path, settings: Settings) -> None:
-    model = save_resnet(tmp_path / "m").path
-    whole = create_run(scratch_config(photos, model), settings)
-    work(whole, settings, echo=None)
-
-    halved = create_run(scratch_config(photos, model), settings)
-    stopped_at = stop_after_step(halved, 13, settings)
-    assert halved.view().state == "stopped"
-    assert stopped_at < 40
-    work(halved, settings, echo=None)
-    assert halved.view().state == "succeeded"
-    assert_same_weights(whole, halved)
-
-
-def stop_after_step(run: Run, step: int, settings: Settings) -> int:
-    """Work on a run and ask it to stop as soon as it has passed `step`; gives the step it ended at."""
-    asked = []
-
-    def watch(stage: str, done: int, total: int) -> None:
-        if stage == "training" and done >= step and not asked:
-            asked.append(done)
-            run.request_stop()
-
-    report = work(run, settings, echo=None, ticker=watch)
-    assert report is not None and report["stopped"]
-    return report["training"]["steps_done"]
-
-
-def assert_same_weights(one: Run, other: Run) -> None:
-    weights = [load_file(run.model_dir / "model.safetensors") for run in (one, other)]
-    for name, value in weights[0].items():
-        assert torch.equal(value, weights[1][name]), name
-
-
-def test_a_stopped_run_keeps_a_model_that_works(photos: Path, tmp_path: Path, settings: Settings) -> None:
-    run = create_run(scratch_config(photos, save_resnet(tmp_path / "m").path), settings)
-    stop_after_step(run, 5, settings)
-    assert load_backbone(find_model(run), ["a", "b"]).parameters > 0
-    assert run.view().metrics is not None
-
-
-def find_model(run: Run):
-    from tl_core.sources import ModelSource
-
-    return ModelSource(run.id, run.model_dir, "run")
-
-
-@pytest.mark.slow
-def test_a_killed_worker_is_lost_and_resumes_to_the_same_weights(
-    photos: Path, tmp_path: Path, settings: Settings
-) -> None:
-    model = save_resnet(tmp_path / "m").path
-    whole = create_run(scratch_config(photos, model, max_steps=200), settings)
-    work(whole, settings, echo=None)
-    killed = create_run(scratch_config(photos, model, max_steps=200), settings)
-    worker = start_worker(killed)
-    wait_until(lambda: killed.view().stage == "training" and killed.view().step >= 20, worker)
-    os.kill(worker.pid, signal.SIGKILL)
-    worker.wait()
-    assert killed.view().state == "lost"
-    work(killed, settings, echo=None)
-    assert killed.view().state == "succeeded"
-    assert "continuing from step" in killed.log_path.read_text()
-    assert_same_weights(whole, killed)
-
-
-@pytest.mark.slow
-def test_stop_ends_a_worker_after_its_step(photos: Path, tmp_path: Path, settings: Settings) -> None:
-    config = scratch_config(photos, save_resnet(tmp_path / "m").path, max_steps=100_000, checkpoint_minutes=5)
-    run = create_run(config, settings)
-    worker = start_worker(run)
-    wait_until(lambda: run.view().step >= 3, worker)
-    assert stop_run(run) == "stopped"
-    assert worker.wait(timeout=60) == 0
-    assert newest_whole_checkpoint(run.checkpoints_dir) is not None
-
-
-def wait_until(condition, worker: subprocess.Popen, deadline: float = 180) -> None:
-    end = time.monotonic() + deadline
-    while not condition():
-        assert worker.poll() is None, "the worker ended early"
-        assert time.monotonic() < end, "the worker took too long"
-        time.sleep(0.02)
-
-
-def test_a_checkpoint_cut_off_by_a_kill_falls_back_to_the_one_before(
-    photos: Path, tmp_path: Path, settings: Settings
-) -> None:
-    run = create_run(scratch_config(photos, save_resnet(tmp_path / "m").path), settings)
-    stop_after_step(run, 13, settings)
-    newest = newest_whole_checkpoint(run.checkpoints_dir)
-    assert newest is not None
-    weights = newest / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
-    older = newest_whole_checkpoint(run.checkpoints_dir)
-    assert older is not None and older != newest
-    report = work(run, settings, echo=None)
-    assert report is not None and report["training"]["steps_done"] == 40
-
-
 def test_a_time_limit_ends_training_and_keeps_the_model(photos: Path, tmp_path: Path, settings: Settings) -> None:
-    config = scratch_config(photos, save_resnet(tmp_path / "m").path, max_steps=100_000, minutes=0.02)
-    report = work(create_run(config, settings), settings, echo=None)
-    assert report is not None
+    model = str(save_resnet(tmp_path / "m").path)
+    _, report = train(settings, data=str(photos), model=model, strategy="scratch", max_steps=100_000, minutes=0.02)
     assert 0 < report["training"]["steps_done"] < 100_000
     assert not report["stopped"]
 
@@ -417,30 +293,3 @@ def test_a_run_takes_its_options_as_keywords_too(photos: Path, tmp_path: Path) -
     report = tl_core.train(data=str(photos), model=str(save_resnet(tmp_path / "m").path))
     assert report["metrics"]["images"] > 0
     assert {"train", "check", "predict"} <= set(dir(tl_core))
-
-
-def test_a_stopped_run_is_listed_with_its_steps(
-    photos: Path, tmp_path: Path, settings: Settings, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = create_run(scratch_config(photos, save_resnet(tmp_path / "m").path), settings)
-    done = stop_after_step(run, 5, settings)
-    assert main(["runs"]) == 0
-    assert f"after {done} of 40 steps" in capsys.readouterr().out
-
-
-def test_an_interrupt_stops_after_the_step_and_exits_130(photos: Path, tmp_path: Path, settings: Settings) -> None:
-    model = save_resnet(tmp_path / "m").path
-    command = [sys.executable, "-m", "tl_core", "train", "--data", str(photos), "--model", str(model)]
-    command += ["--strategy", "scratch", "--max-steps", "100000"]
-    process = subprocess.Popen(
-        command, cwd=Path(__file__).parent.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-
-    def stepping() -> bool:
-        runs = settings.runs_dir
-        return runs.is_dir() and any(runs.iterdir()) and find_run("last", settings).view().step >= 3
-
-    wait_until(stepping, process)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=120) == 130
-    assert find_run("last", settings).view().state == "stopped"

@@ -1,8 +1,12 @@
 """Training images: a function of seed, epoch and index, in the very numbers that the checkpoint's processor makes."""
 
+import json
 import pickle
+import subprocess
+import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -25,6 +29,7 @@ from transformers import (
 )
 
 from tl_core.errors import ModelError
+from tl_core.ml.augmentation import Augmentation, Policy
 from tl_core.ml.preprocessing import load_processor, measure_colours, preprocess, processor_size, reason_of
 from tl_core.ml.transforms import Normalisation, TrainTransform
 from tl_core.sources import ModelSource
@@ -52,8 +57,14 @@ SIZES = {
     "cropped to a part": (28, 28),
     "timm": (160, 160),
 }
+NONE, CROP, CROP_AND_MIRROR = Augmentation(), Augmentation("crop"), Augmentation("crop", mirror=True)
 
 every_processor = pytest.mark.parametrize("name", PROCESSORS)
+every_policy = pytest.mark.parametrize("policy", get_args(Policy))
+
+
+def plain(colour: tuple[int, int, int]) -> Image.Image:
+    return Image.new("RGB", (40, 40), colour)
 
 
 def noise(seed: int, width: int = 40, height: int = 40) -> Image.Image:
@@ -69,12 +80,12 @@ def test_the_input_size_is_what_the_processor_makes(name: str) -> None:
 
 
 @every_processor
-@pytest.mark.parametrize("augment", ["none", "crop", "crop-flip"])
-def test_training_gives_a_colour_the_numbers_that_the_processor_gives_it(name: str, augment: str) -> None:
+@pytest.mark.parametrize("augmentation", [NONE, CROP, CROP_AND_MIRROR])
+def test_training_gives_a_colour_the_numbers_that_the_processor_gives_it(name: str, augmentation: Augmentation) -> None:
     processor = PROCESSORS[name]
     height, width = processor_size(processor)
     picture = Image.new("RGB", (width, height), (10, 200, 90))
-    (pixels,) = TrainTransform(processor, augment, 0)([picture], 0, [0])
+    (pixels,) = TrainTransform(processor, augmentation, 0)([picture], 0, [0])
     ours = Normalisation(processor)(pixels.unsqueeze(0))
     theirs = processor(images=[picture], return_tensors="pt")["pixel_values"].float()
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
@@ -86,51 +97,149 @@ def test_without_augmentation_training_sees_what_evaluation_sees(name: str) -> N
     height, width = processor_size(processor)
     rounding = 0.5 * Normalisation(processor).scale.abs().max().item()
     for picture in (noise(1, width, height), noise(2, 90, 50)):
-        (pixels,) = TrainTransform(processor, "none", 0)([picture], 0, [0])
+        (pixels,) = TrainTransform(processor, NONE, 0)([picture], 0, [0])
         ours = Normalisation(processor)(pixels.unsqueeze(0))
         theirs = processor(images=[picture], return_tensors="pt")["pixel_values"].float()
         assert (ours - theirs).abs().max() <= 1.01 * rounding
 
 
-def test_what_a_picture_looks_like_depends_on_seed_epoch_and_index_alone() -> None:
-    transform = TrainTransform(PROCESSOR, "crop-flip", seed=5)
-    pictures = [noise(0), noise(1), noise(2)]
-    together = transform(pictures, 1, [7, 8, 9])
+@every_policy
+def test_what_a_picture_looks_like_depends_on_seed_epoch_and_index_alone(policy: Policy) -> None:
+    augmentation = Augmentation(policy, mirror=True, erase=0.5)
+    transform = TrainTransform(PROCESSOR, augmentation, seed=5)
+    pictures = [noise(index) for index in range(8)]
+    together = transform(pictures, 1, range(8))
     torch.manual_seed(99)
     torch.rand(5)
-    alone = transform([pictures[2]], 1, [9])[0]
-    assert torch.equal(together[2], alone)
-    assert not torch.equal(alone, transform([pictures[2]], 2, [9])[0])
-    assert not torch.equal(alone, TrainTransform(PROCESSOR, "crop-flip", seed=6)([pictures[2]], 1, [9])[0])
+    backwards = transform(pictures[::-1], 1, range(7, -1, -1))
+    alone = [transform([pictures[index]], 1, [index])[0] for index in range(8)]
+    for index in range(8):
+        assert torch.equal(together[index], backwards[7 - index])
+        assert torch.equal(together[index], alone[index])
+    next_epoch = transform(pictures, 2, range(8))
+    other_seed = TrainTransform(PROCESSOR, augmentation, seed=6)(pictures, 1, range(8))
+    assert any(not torch.equal(now, then) for now, then in zip(together, next_epoch, strict=True))
+    assert any(not torch.equal(one, other) for one, other in zip(together, other_seed, strict=True))
+    same_picture = transform([pictures[0]] * 8, 1, range(8))
+    assert any(not torch.equal(same_picture[0], other) for other in same_picture[1:])
 
 
-@pytest.mark.parametrize("augment", ["none", "crop"])
-def test_a_loading_process_can_be_sent_the_transform(augment: str) -> None:
-    transform = TrainTransform(PROCESSOR, augment, 0)
+@every_policy
+def test_a_loading_process_can_be_sent_the_transform(policy: Policy) -> None:
+    transform = TrainTransform(PROCESSOR, Augmentation(policy, mirror=True, erase=1), 0)
     sent = pickle.loads(pickle.dumps(transform))
     assert torch.equal(sent([noise(0)], 0, [0])[0], transform([noise(0)], 0, [0])[0])
 
 
-def test_the_global_generator_is_left_as_it_was() -> None:
+@every_policy
+def test_the_global_generator_is_left_as_it_was(policy: Policy) -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    TrainTransform(PROCESSOR, "crop", seed=0)([noise(0)], 0, [0])
+    TrainTransform(PROCESSOR, Augmentation(policy, mirror=True, erase=1), seed=0)([noise(0)], 0, [0])
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("augment", ["none", "crop", "crop-flip"])
-def test_pictures_come_out_at_the_backbones_size(augment: str) -> None:
-    (pixels,) = TrainTransform(PROCESSOR, augment, 0)([noise(0, 33)], 0, [0])
-    assert pixels.shape == (3, 24, 24)
-    assert pixels.dtype == torch.uint8
+@every_policy
+def test_pictures_of_any_shape_come_out_at_the_backbones_size(policy: Policy) -> None:
+    transform = TrainTransform(PROCESSORS["oblong"], Augmentation(policy, mirror=True, erase=1), 0)
+    for pixels in transform([noise(0, 33), noise(1, 300, 20), noise(2, 1, 1)], 0, range(3)):
+        assert pixels.shape == (3, 24, 40)
+        assert pixels.dtype == torch.uint8
 
 
-def test_crops_never_mirror() -> None:
+def test_every_policy_changes_pictures_in_its_own_way() -> None:
+    made = [
+        torch.stack(TrainTransform(PROCESSOR, Augmentation(policy), 0)([noise(0)] * 20, 0, range(20)))
+        for policy in get_args(Policy)
+    ]
+    for number, one in enumerate(made):
+        for other in made[:number]:
+            changed = (one != other).flatten(1).any(1).float().mean()
+            assert changed > 0.5
+
+
+def test_colour_changes_are_mild_and_keep_grey_grey() -> None:
+    transform = TrainTransform(PROCESSOR, Augmentation("colour"), 0)
+    pixels = torch.stack(transform([plain((100, 100, 100))] * 50, 0, range(50))).float()
+    assert (pixels.amax(1) == pixels.amin(1)).all()
+    assert pixels.min() >= 100 * 0.8 * 0.8 - 1
+    assert pixels.max() <= 100 * 1.2 * 1.2 + 1
+    assert pixels.std() > 5
+
+
+def mirrored(pixels: torch.Tensor) -> bool:
+    return bool(pixels[0, :, 0].float().mean() < pixels[0, :, -1].float().mean())
+
+
+@pytest.mark.parametrize(("mirror", "least", "most"), [(False, 0, 0), (True, 80, 120)])
+def test_half_of_the_pictures_are_mirrored_if_asked_and_none_otherwise(mirror: bool, least: int, most: int) -> None:
     half = np.zeros((40, 40, 3), np.uint8)
     half[:, :20] = 255
-    transform = TrainTransform(PROCESSOR, "crop", 0)
-    for pixels in transform([Image.fromarray(half)] * 50, 0, list(range(50))):
-        assert pixels[0, :, 0].float().mean() >= pixels[0, :, -1].float().mean()
+    transform = TrainTransform(PROCESSOR, Augmentation("crop", mirror), 0)
+    made = transform([Image.fromarray(half)] * 200, 0, range(200))
+    assert least <= sum(map(mirrored, made)) <= most
+
+
+@pytest.mark.parametrize(("erase", "least", "most"), [(0, 0, 0), (0.25, 30, 70), (1, 200, 200)])
+def test_as_many_pictures_have_an_erased_rectangle_as_asked(erase: float, least: int, most: int) -> None:
+    transform = TrainTransform(PROCESSOR, Augmentation("crop", erase=erase), 0)
+    made = transform([plain((250, 0, 0))] * 200, 0, range(200))
+    assert least <= sum(bool((pixels[0] != 250).any()) for pixels in made) <= most
+
+
+def test_what_is_erased_is_zero_to_the_model() -> None:
+    (pixels,) = TrainTransform(PROCESSOR, Augmentation(erase=1), 0)([plain((250, 0, 0))], 0, [0])
+    normalisation = Normalisation(PROCESSOR)
+    erased = normalisation(pixels.unsqueeze(0)).movedim(1, -1)[0][pixels[0] != 250]
+    assert 0.02 < len(erased) / 24**2 < 0.4
+    assert (erased.abs() <= 0.5 * normalisation.scale.flatten()).all()
+
+
+def test_no_policy_turns_a_picture_far_enough_to_change_a_digit() -> None:
+    rows = np.linspace(40, 210, 96).astype(np.uint8)
+    picture = Image.fromarray(np.broadcast_to(rows[:, None, None], (96, 96, 3)).copy())
+    processor = ViTImageProcessor(size={"height": 64, "width": 64})
+    reach = 8  # pixels over which the slope is taken: rounding to grey levels then shifts its direction little
+    turned = []
+    for pixels in TrainTransform(processor, Augmentation("trivial"), 0)([picture] * 400, 0, range(400)):
+        grey = pixels[0].float()
+        down = grey[reach:, :-reach] - grey[:-reach, :-reach]
+        across = grey[:-reach, reach:] - grey[:-reach, :-reach]
+        sloping = (down != 0) | (across != 0)
+        if sloping.any():  # the greatest solarisation and posterisation can leave one colour
+            turned.append(torch.atan2(across[sloping].abs(), down[sloping].abs()).rad2deg().median().item())
+    assert len(turned) > 350
+    assert 15 < max(turned) < 40
+
+
+@pytest.mark.parametrize("resample", [1, 2, 3])
+def test_a_crop_is_the_same_however_the_processor_resizes(resample: int) -> None:
+    rows, columns = np.mgrid[0:90, 0:70]
+    picture = Image.fromarray(np.stack([rows * 2, columns * 3, rows + columns], axis=-1).astype(np.uint8))
+    made = TrainTransform(ViTImageProcessor(size=SQUARE, resample=resample), CROP, 0)([picture] * 4, 0, range(4))
+    bilinear = TrainTransform(ViTImageProcessor(size=SQUARE), CROP, 0)([picture] * 4, 0, range(4))
+    assert (torch.stack(made).int() - torch.stack(bilinear).int()).abs().max() <= 4
+
+
+def test_an_augmentation_says_what_it_does() -> None:
+    assert Augmentation().describe() == "none"
+    assert Augmentation("crop").describe() == "random crops"
+    assert Augmentation("colour", mirror=True, erase=0.25, mix="mixup").describe() == (
+        "random crops, colour, mirror images, erased rectangles in 25 % of images, mixup"
+    )
+    assert "TrivialAugment" in Augmentation("trivial").describe()
+    assert "RandAugment" in Augmentation("rand").describe()
+    assert Augmentation(mix="both").describe() == "mixup or cutmix"
+
+
+def test_an_augmentation_is_the_same_after_a_file() -> None:
+    augmentation = Augmentation("rand", mirror=True, erase=0.1, mix="both")
+    assert Augmentation(**json.loads(json.dumps(asdict(augmentation)))) == augmentation
+
+
+def test_a_plan_can_name_an_augmentation_without_torch() -> None:
+    program = "import sys, tl_core.ml.augmentation; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 class Standardising(ViTImageProcessor):

@@ -65,8 +65,8 @@ def train(
     settings = read_settings()
     begun = time.perf_counter()
     config, source, collection = _open_words(_parsed(config, options), settings, ticker)
+    from tl_core.ml.inputs import make_inputs
     from tl_core.ml.libraries import quieten
-    from tl_core.ml.training import make_inputs
     from tl_core.ml.worker import work
 
     quieten()

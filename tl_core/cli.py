@@ -15,8 +15,9 @@ from typing import Any
 import click
 
 from tl_core import __version__
-from tl_core.config import TrainConfig, flag, options, read_config_file
+from tl_core.config import TrainConfig, options, read_config_file
 from tl_core.errors import TLError, printable
+from tl_core.options import flag
 from tl_core.terminal import (
     Progress,
     lines_of_evaluation,
@@ -82,6 +83,12 @@ def _column_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def _train_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """One flag for each field of TrainConfig. All take text: TrainConfig converts it and reports every problem."""
     for option in reversed(options()):
+        if option.kind is bool:
+            switch = click.option(
+                flag(option.name), option.name, is_flag=True, default=None, help=_sentence(option.help)
+            )
+            command = switch(command)
+            continue
         metavar = "|".join(option.choices) or {int: "N", float: "X"}.get(option.kind, "TEXT")
         default = "  [required]" if option.required else ""
         default = default if option.default is None else f"  [default: {option.default}]"
@@ -134,7 +141,7 @@ def check(data: str, image_column: str | None, label_column: str | None, as_json
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="Options from a JSON file; flags win.")
 @click.option("--background", is_flag=True, help="Return at once; a process of its own does the work.")
 @_json_option
-def train(config_file: Path | None, background: bool, as_json: bool, **given: str | None) -> int:
+def train(config_file: Path | None, background: bool, as_json: bool, **given: str | bool | None) -> int:
     """Train a classifier and measure it on images it has not seen."""
     from tl_core import api
 

@@ -8,23 +8,18 @@ This module must not know what the options do: no torch, no reading of data, no 
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError
+from pydantic_core import PydanticCustomError
 
 from tl_core.catalogue import DEFAULT_MODEL
 from tl_core.errors import ConfigError
+from tl_core.options import Option, describe_problem, flag, option, options_of
 
-Strategy = Literal["frozen", "scratch"]
+Strategy = Literal["frozen", "last-blocks", "full", "lp-ft", "scratch"]
 MAX_SEED = 2**32 - 1  # numpy's and torch's common range
-
-
-def _option(default: Any, label: str, help: str, group: str, **bounds: Any) -> Any:
-    return Field(default, title=label, description=help, json_schema_extra={"group": group}, **bounds)
 
 
 def _word(value: object) -> str:
@@ -44,66 +39,128 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    data: Word = Field(
-        title="Images",
-        description="folder of class folders, folder with train/validation/test, zip, CSV/JSONL/parquet, "
+    data: Word = option(
+        ...,
+        "Images",
+        "folder of class folders, folder with train/validation/test, zip, CSV/JSONL/parquet, "
         "Hub dataset id, or sample:NAME",
-        json_schema_extra={"group": "data"},
+        "data",
     )
-    image_column: str | None = _option(None, "Image column", "column with paths or bytes (found by itself)", "data")
-    label_column: str | None = _option(None, "Label column", "column with class names (found by itself)", "data")
-    model: Word = _option(DEFAULT_MODEL, "Backbone", "embedded name, folder, run, or Hub id", "model")
-    strategy: Strategy = _option(
+    image_column: str | None = option(None, "Image column", "column with paths or bytes (found by itself)", "data")
+    label_column: str | None = option(None, "Label column", "column with class names (found by itself)", "data")
+
+    model: Word = option(DEFAULT_MODEL, "Backbone", "embedded name, folder, run, or Hub id", "model")
+    strategy: Strategy = option(
         "frozen",
         "Strategy",
-        "frozen: train the head alone on features; scratch: everything from random weights",
+        "frozen: train the head alone, on features; last-blocks: the head and the blocks below it; full: everything, "
+        "gently; lp-ft: frozen first, then full; scratch: everything from random weights",
         "model",
     )
-    image_size: int | None = _option(
+    unfreeze_blocks: int | None = option(
+        None, "Unfrozen blocks", "blocks next to the head that last-blocks trains", "model", ge=1, le=1000
+    )
+    image_size: int | None = option(
         None, "Image size", "side in pixels that the backbone sees (its own)", "model", ge=16, le=1024
     )
-    head_solver: Literal["exact", "trainer"] = _option(
+    head_solver: Literal["exact", "trainer"] = option(
         "exact", "Head solver", "how a head is fitted on frozen features: exactly, or by gradient steps", "model"
     )
-    name: str | None = _option(None, "Name", "a name for the run", "run", max_length=80)
-    epochs: int | None = _option(None, "Epochs", "passes over the training images", "training", ge=1, le=10_000)
-    max_steps: int | None = _option(
+    drop_path: float | None = option(
+        None,
+        "Stochastic depth",
+        "share of blocks left out at random in training (the backbone's own)",
+        "model",
+        ge=0,
+        lt=1,
+    )
+    dropout: float | None = option(
+        None, "Dropout", "share of activations left out at random in training (the backbone's own)", "model", ge=0, lt=1
+    )
+
+    name: str | None = option(None, "Name", "a name for the run", "run", max_length=80)
+    control: bool = option(
+        False, "Control", "also train from random weights for the same time, to see what transfer gained", "run"
+    )
+
+    epochs: int | None = option(None, "Epochs", "passes over the training images", "training", ge=1, le=10_000)
+    max_steps: int | None = option(
         None, "Steps", "optimiser steps at most (overrides epochs)", "training", ge=1, le=100_000_000
     )
-    minutes: float | None = _option(
-        None,
-        "Minutes",
-        "stop training after so many minutes and keep the model as it is then",
-        "training",
-        gt=0,
-        le=100_000,
+    minutes: float | None = option(
+        None, "Minutes", "time for training: the learning rate has come down by then", "training", gt=0, le=100_000
     )
-    batch_size: int | None = _option(None, "Batch size", "images in one optimiser step", "training", ge=2, le=65_536)
-    learning_rate: float | None = _option(
+    batch_size: int | None = option(None, "Batch size", "images in one optimiser step", "training", ge=2, le=65_536)
+    learning_rate: float | None = option(
         None, "Learning rate", "peak step size of the optimiser", "training", gt=0, le=10
     )
-    weight_decay: float | None = _option(
+    layer_decay: float | None = option(
+        None,
+        "Layer decay",
+        "learning rate of a block as a share of that of the next block towards the head",
+        "training",
+        gt=0,
+        le=1,
+    )
+    weight_decay: float | None = option(
         None, "Weight decay", "pull of the weights towards zero at each step", "training", ge=0, le=10
     )
-    label_smoothing: float | None = _option(
+    warmup_steps: int | None = option(
+        None, "Warm-up", "steps in which the learning rate rises to its peak", "training", ge=0, le=1_000_000
+    )
+    max_grad_norm: float = option(
+        1.0,
+        "Gradient clipping",
+        "longest step of the gradient; 0 switches clipping off",
+        "training",
+        ge=0,
+        le=1_000_000,
+    )
+    label_smoothing: float | None = option(
         None, "Label smoothing", "share of the target spread over all classes", "training", ge=0, lt=1
     )
-    augment: Literal["auto", "none", "crop", "crop-flip"] = _option(
-        "auto",
-        "Augmentation",
-        "random changes of the training images; auto leaves out mirror images where they could change the class",
-        "training",
-    )
-    class_weights: Literal["none", "balanced"] = _option(
+    class_weights: Literal["none", "balanced"] = option(
         "none", "Class weights", "balanced: rare classes count as much as common ones", "training"
     )
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = _option(
+    patience: int | None = option(
+        None,
+        "Patience",
+        "looks at the validation images without a gain after which training ends; 0: never",
+        "training",
+        ge=0,
+        le=1_000_000,
+    )
+
+    augment: Literal["auto", "none", "crop", "colour", "trivial", "rand"] = option(
+        "auto",
+        "Augmentation",
+        "random changes of the training images: crops, crops and colour, TrivialAugment, RandAugment; none switches "
+        "all of it off",
+        "augmentation",
+    )
+    mirror: Literal["auto", "yes", "no"] = option(
+        "auto", "Mirror images", "whether a mirrored picture keeps its class; auto measures it", "augmentation"
+    )
+    erase: float = option(
+        0.0, "Random erasing", "share of training images in which a rectangle is erased", "augmentation", ge=0, le=1
+    )
+    mix: Literal["none", "mixup", "cutmix", "both"] = option(
+        "none",
+        "Mixing",
+        "blend two images and their classes (mixup), or paste one into the other (cutmix)",
+        "augmentation",
+    )
+
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
         "auto", "Precision", "number format of the backbone's arithmetic", "machine"
     )
-    checkpoint_minutes: float = _option(
+    activation_checkpointing: Literal["auto", "on", "off"] = option(
+        "auto", "Activation checkpointing", "compute activations twice instead of keeping them: less memory", "machine"
+    )
+    checkpoint_minutes: float = option(
         5.0, "Minutes between checkpoints", "how much work an interruption may cost", "machine", gt=0, le=100_000
     )
-    seed: int = _option(0, "Seed", "same seed, same data, same machine: same result", "machine", ge=0, le=MAX_SEED)
+    seed: int = option(0, "Seed", "same seed, same data, same machine: same result", "machine", ge=0, le=MAX_SEED)
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> "TrainConfig":
@@ -113,7 +170,7 @@ class TrainConfig(BaseModel):
         except ValidationError as failure:
             wrong = {str(error["loc"][0]) for error in failure.errors()}
             rest = {"data": "?"} | {name: value for name, value in values.items() if name not in wrong}
-            sentences = [_sentence(error) for error in failure.errors()]
+            sentences = [describe_problem(error, options()) for error in failure.errors()]
             raise _config_error(sentences + cls.model_validate(rest)._contradictions()) from None
         problems = config._contradictions()
         if problems:
@@ -121,35 +178,48 @@ class TrainConfig(BaseModel):
         return config
 
     def _contradictions(self) -> list[str]:
-        gradient_steps = self.strategy != "frozen" or self.head_solver == "trainer"
+        changed = {name for name in self.changed() if name not in ("data", "strategy")}
         problems = []
-        if not gradient_steps:
-            for name in ("epochs", "max_steps", "minutes", "batch_size", "learning_rate", "weight_decay"):
-                if getattr(self, name) is not None:
+        if not self.trains_backbone:
+            if self.head_solver == "exact":
+                for name in _OF_STEPS:
+                    if name in changed:
+                        problems.append(
+                            f"{flag(name)} has no meaning for --strategy frozen with the exact solver, which takes no "
+                            "gradient steps; leave it out or add --head-solver trainer"
+                        )
+            for name in _OF_TRAINED_BACKBONES:
+                if name in changed and (name, getattr(self, name)) != ("augment", "none"):
                     problems.append(
-                        f"{flag(name)} has no meaning for --strategy frozen with the exact solver, which takes no "
-                        "gradient steps; leave it out or add --head-solver trainer"
+                        f"{flag(name)} cannot be used with --strategy frozen, whose backbone does not train and sees "
+                        "each image once; leave it out"
                     )
-        if self.strategy == "frozen":
-            if self.augment not in ("auto", "none"):
-                problems.append(
-                    f"--augment {self.augment} cannot be used with --strategy frozen, whose features are computed once "
-                    "per image; leave it out"
-                )
-            if self.minutes is not None and gradient_steps:
-                problems.append(
-                    "--minutes cannot be used with --strategy frozen, whose head takes seconds; leave it out"
-                )
-            if self.label_smoothing is not None:
-                problems.append("--label-smoothing cannot be used with --strategy frozen; leave it out")
         elif self.head_solver == "trainer":
             problems.append(f"--head-solver belongs to --strategy frozen; leave it out for {self.strategy}")
+        if self.unfreeze_blocks is not None and self.strategy != "last-blocks":
+            problems.append(f"--unfreeze-blocks belongs to --strategy last-blocks; leave it out for {self.strategy}")
+        if self.strategy == "scratch":
+            if self.layer_decay is not None:
+                problems.append("--layer-decay cannot be used with --strategy scratch, whose blocks all know nothing")
+            if self.control:
+                problems.append("--control is --strategy scratch itself; leave it out, or choose another strategy")
+        if self.augment == "none":
+            for name in ("erase", "mix"):
+                if name in changed:
+                    problems.append(f"{flag(name)} cannot be used with --augment none, which switches it off")
+            if self.mirror == "yes":
+                problems.append("--mirror yes cannot be used with --augment none, which switches it off")
         return problems
 
     @property
     def needs_weights(self) -> bool:
         """Whether the backbone's pretrained weights are used, or only its architecture."""
         return self.strategy != "scratch"
+
+    @property
+    def trains_backbone(self) -> bool:
+        """Whether anything below the head is trained."""
+        return self.strategy != "frozen"
 
     def to_json(self) -> dict[str, Any]:
         return self.model_dump()
@@ -177,49 +247,22 @@ class TrainConfig(BaseModel):
         """The command line that means this configuration."""
         words = ["python", "-m", "tl_core", "train"]
         for name, value in self.changed().items():
-            words += [flag(name), str(value)]
+            words += [flag(name)] if value is True else [flag(name), str(value)]
         return shlex.join(words)
 
 
-@dataclass(frozen=True)
-class Option:
-    """One field of TrainConfig, as a form or a parser needs it."""
-
-    name: str
-    label: str
-    help: str
-    group: str
-    default: Any
-    required: bool
-    choices: tuple[str, ...]
-    kind: type
+# What only gradient steps have; a frozen head has them with --head-solver trainer.
+_OF_STEPS = ("epochs", "max_steps", "batch_size", "learning_rate", "weight_decay")
+# What only the training of a backbone has.
+_OF_TRAINED_BACKBONES = (
+    *("minutes", "layer_decay", "warmup_steps", "max_grad_norm", "label_smoothing", "patience"),
+    *("drop_path", "dropout", "augment", "mirror", "erase", "mix", "activation_checkpointing"),
+)
 
 
 def options() -> list[Option]:
     """All options in order of definition."""
-    found = []
-    for name, field in TrainConfig.model_fields.items():
-        kinds = [kind for kind in (get_args(field.annotation) or (field.annotation,)) if kind is not type(None)]
-        is_choice = isinstance(kinds[0], str)
-        extra = field.json_schema_extra
-        found.append(
-            Option(
-                name=name,
-                label=field.title or name,
-                help=field.description or "",
-                group=str(extra["group"]) if isinstance(extra, dict) else "",
-                default=None if field.is_required() else field.default,
-                required=field.is_required(),
-                choices=tuple(kinds) if is_choice else (),
-                kind=str if is_choice else kinds[0],
-            )
-        )
-    return found
-
-
-def flag(name: str) -> str:
-    """The command-line spelling of an option: batch_size -> --batch-size."""
-    return "--" + name.replace("_", "-")
+    return options_of(TrainConfig)
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -245,42 +288,3 @@ def _config_error(problems: list[str]) -> ConfigError:
     if len(problems) == 1:
         return ConfigError(problems[0])
     return ConfigError(f"{len(problems)} options cannot be used as given", problems)
-
-
-_PARSING = {
-    "int_parsing": "a whole number",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_parsing": "a number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "string_type": "text",
-}
-
-
-def _sentence(error: ErrorDetails) -> str:
-    key, found = str(error["loc"][0]), error["input"]
-    if error["type"] == "extra_forbidden":
-        near = get_close_matches(key.replace("-", "_"), TrainConfig.model_fields, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "known options: " + ", ".join(TrainConfig.model_fields)
-        return f"there is no option {key!r}; {hint}"
-    if error["type"] == "missing":
-        return f"{flag(key)} is missing: give a folder, a zip, a table, or sample:digits to try"
-    if error["type"] == "string_too_short":
-        return f"{flag(key)} is empty; give a value or leave it out"
-    option = next(option for option in options() if option.name == key)
-    return f"{flag(key)} is {found!r}; it must be {_allowed(option, error['type'])}"
-
-
-def _allowed(option: Option, error_type: str) -> str:
-    if option.choices:
-        return "one of " + ", ".join(option.choices)
-    limits: dict[str, float] = {}
-    for rule in TrainConfig.model_fields[option.name].metadata:
-        limits |= {side: getattr(rule, side) for side in ("ge", "gt", "le", "lt", "max_length") if hasattr(rule, side)}
-    if "max_length" in limits:
-        return f"at most {limits['max_length']} characters"
-    words = [_PARSING.get(error_type) or ("a whole number" if option.kind is int else "a number")]
-    spoken = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    bounds = [f"{spoken[side]} {limits[side]:,}" for side in ("ge", "gt", "le", "lt") if side in limits]
-    return " ".join(words + ([", ".join(bounds)] if bounds else []))

@@ -92,6 +92,7 @@ def lines_of_training(report: dict[str, Any]) -> list[str]:
         "",
         spoken_accuracy(metrics) + (", each judged by folds that left it out" if metrics["method"] == "k-fold" else ""),
         *_lines_of_baseline(metrics),
+        *_lines_of_control(report.get("control")),
         *_lines_of_parity(report["parity"]),
         f"{spoken_seconds(report['seconds']['total'])} in all",
         f"model:   {report['model_dir']}",
@@ -108,6 +109,18 @@ def _lines_of_baseline(metrics: dict[str, Any]) -> list[str]:
         return []
     label = printable(repr(guess["label"]))
     return [f"not shown to be better than always saying {label}, which is right on {guess['accuracy']:.1%} of them"]
+
+
+def _lines_of_control(control: dict[str, Any] | None) -> list[str]:
+    if control is None or control["stopped"]:
+        return []
+    low, high = control["difference_ci"]
+    doubt = ": not shown to be a difference" if low <= 0 <= high else ""
+    return [
+        f"from random weights, in the same {spoken_seconds(control['seconds'])}: {control['accuracy']:.1%} right; "
+        f"transfer is worth {100 * control['difference']:+.1f} points "
+        f"(95 % interval {100 * low:+.1f} to {100 * high:+.1f}){doubt}"
+    ]
 
 
 def _lines_of_parity(parity: dict[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import AutoConfig, AutoModelForImageClassification
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import (
@@ -26,13 +27,15 @@ from tl_core.errors import ModelError
 from tl_core.images.verified import VERSION as DECODER_VERSION
 from tl_core.ml.heads import LinearHead
 from tl_core.ml.preprocessing import load_processor, processor_size, reason_of
+from tl_core.ml.regularisation import DROP_PATH_FIELDS, DROPOUT_FIELDS, set_regularisation
 from tl_core.sources import ModelSource
 
 # A checkpoint may lack small parts outside the head (an unused pooler's norm); beyond this share of the parameters it
 # is not the checkpoint of this architecture.
 MAX_MISSING_SHARE = 0.02
-# What a config says about classes, files and versions, none of which changes the features of a picture.
+# What a config says about classes, training, files and versions, none of which changes the features of a picture.
 NOT_OF_FEATURES = (
+    *(*DROP_PATH_FIELDS, *DROPOUT_FIELDS),
     *("id2label", "label2id", "num_labels", "num_classes", "label_names", "problem_type"),
     *("dtype", "torch_dtype", "transformers_version", "_name_or_path", "architectures"),
 )
@@ -64,29 +67,38 @@ class Backbone:
 
 
 def load_backbone(
-    source: ModelSource, labels: Sequence[str], *, image_size: int | None = None, pretrained: bool = True, seed: int = 0
+    source: ModelSource,
+    labels: Sequence[str],
+    *,
+    image_size: int | None = None,
+    pretrained: bool = True,
+    seed: int = 0,
+    regularisation: tuple[float | None, float | None] | None = None,
 ) -> Backbone:
     """The model with a new head for `labels`, in float32 and eval mode; with `pretrained=False` random everywhere.
 
     The head is always made anew: a checkpoint with as many classes as `labels` would otherwise keep its old head under
-    the new names. Raises ModelError.
+    the new names. `regularisation` is the stochastic depth and the dropout of a model that is going to be trained, None
+    for the checkpoint's own. Raises ModelError.
     """
     config = read_architecture(source)
     processor = load_processor(source, image_size)
     _name_classes(config, labels)
     if image_size and getattr(config, "image_size", None) and not pretrained:
         config.image_size = image_size
+    notes = set_regularisation(config, *regularisation) if regularisation is not None else []
     size = processor_size(processor)
     torch.manual_seed(seed)
     if not pretrained:
         model = make_model(config)
+        _reset_drawn_norms(model)
         _check_answer(model, _answer_to_noise(model, size), labels)
-        return Backbone(source, model.eval(), processor, list(labels), [], seed)
+        return Backbone(source, model.eval(), processor, list(labels), notes, seed)
     model, missing = load_weights(source, config)
     head = find_head(model, size)
-    notes = _judge_missing(source, model, head, missing)
+    lost = _judge_missing(source, model, head, missing)
     head.reset_parameters()
-    return Backbone(source, model.eval(), processor, list(labels), notes, seed if notes else None)
+    return Backbone(source, model.eval(), processor, list(labels), [*notes, *lost], seed if lost else None)
 
 
 def read_architecture(source: ModelSource) -> Any:
@@ -270,6 +282,16 @@ def _answer_to_noise(model: PreTrainedModel, size: tuple[int, int]) -> torch.Ten
         ) from failure
     finally:
         model.train(was_training)
+
+
+def _reset_drawn_norms(model: nn.Module) -> None:
+    """Let batch norms begin at one. transformers draws EfficientNet's near zero, and no signal comes through.
+
+    Those that an architecture begins at zero, at the end of residual blocks, stay so.
+    """
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and module.affine and not ((module.weight == 0) | (module.weight == 1)).all():
+            module.reset_parameters()
 
 
 def _check_answer(model: PreTrainedModel, logits: torch.Tensor, labels: Sequence[str]) -> None:

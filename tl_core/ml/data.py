@@ -1,10 +1,9 @@
 """From a verified, divided collection to the data sets that training reads.
 
-A `datasets.DatasetDict` names files and classes; decoding happens when a batch is asked for, by the project's own
-reader (which reads 16-bit and transparent pictures as they look). Must not know models or strategies.
+A `datasets.DatasetDict` names files and classes; pictures are read when a batch is asked for, by the project's own
+reader (which reads 16-bit and transparent pictures as they look), and kept reduced. Must not know models or strategies.
 """
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from tl_core.errors import DataError
 from tl_core.images.collection import TEST, TRAIN, VALIDATION, Collection, Picture
 from tl_core.images.decode import open_upright
 from tl_core.images.splits import Division
+from tl_core.ml.mixing import Mixing
+from tl_core.ml.picture_cache import PictureCache
 from tl_core.ml.preprocessing import preprocess
 from tl_core.ml.transforms import Normalisation, TrainTransform
 
@@ -60,75 +61,69 @@ def read_picture(path: Path, max_pixels: int) -> PIL.Image.Image:
         raise DataError(f"{path}: {failure.message}") from failure
 
 
-def _read(image: dict[str, Any], max_pixels: int) -> PIL.Image.Image:
-    if image["bytes"] is not None:
-        return open_upright(io.BytesIO(image["bytes"]), max_pixels)
-    return read_picture(Path(image["path"]), max_pixels)
-
-
 def targets_of(pictures: Sequence[Picture], labels: Sequence[str]) -> list[int]:
     """Class numbers of pictures, in the order of `labels`."""
     number = {label: index for index, label in enumerate(labels)}
     return [number[picture.label] for picture in pictures]
 
 
-class TrainingImages(TorchDataset[dict[str, torch.Tensor]]):
-    """Augmented training images. What index i looks like in an epoch depends on (seed, epoch, i) alone."""
+class TrainingImages(TorchDataset[dict[str, Any]]):
+    """Augmented training images. What index i looks like in an epoch depends on (seed, epoch, i) alone.
 
-    def __init__(self, dataset: Dataset, transform: TrainTransform, max_pixels: int) -> None:
-        self.dataset = dataset
+    `pictures` has those of `dataset`, in its order.
+    """
+
+    def __init__(self, dataset: Dataset, pictures: PictureCache, transform: TrainTransform) -> None:
+        self.labels = torch.tensor(dataset["label"][:])
+        self.pictures = pictures
         self.transform = transform
-        self.max_pixels = max_pixels
         self.epoch = 0
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.labels)
 
-    def __getitems__(self, indices: list[int]) -> list[dict[str, torch.Tensor]]:
-        rows = self.dataset[indices]
-        pictures = (_read(image, self.max_pixels) for image in rows["image"])
+    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
+        varied = self.transform(self.pictures.get(indices), self.epoch, indices)
         return [
-            {"pixel_values": pixels, "labels": torch.tensor(label)}
-            for pixels, label in zip(self.transform(pictures, self.epoch, indices), rows["label"], strict=True)
+            {"pixel_values": pixels, "labels": self.labels[index], "index": index, "epoch": self.epoch}
+            for index, pixels in zip(indices, varied, strict=True)
         ]
 
 
 class EvaluationImages(TorchDataset[dict[str, torch.Tensor]]):
-    """Images as the checkpoint's own processor makes them."""
+    """Images as the checkpoint's own processor makes them, of reduced pictures: they steer, and report nothing."""
 
-    def __init__(self, dataset: Dataset, processor: Any, max_pixels: int) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: Dataset, pictures: PictureCache, processor: Any) -> None:
+        self.labels = torch.tensor(dataset["label"][:])
+        self.pictures = pictures
         self.processor = processor
-        self.max_pixels = max_pixels
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.labels)
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, torch.Tensor]]:
-        rows = self.dataset[indices]
-        pictures = [_read(image, self.max_pixels) for image in rows["image"]]
-        pixels = preprocess(self.processor, pictures)
+        pixels = preprocess(self.processor, self.pictures.get(indices))
         return [
-            {"pixel_values": pixel, "labels": torch.tensor(label)}
-            for pixel, label in zip(pixels, rows["label"], strict=True)
+            {"pixel_values": pixel, "labels": self.labels[index]} for index, pixel in zip(indices, pixels, strict=True)
         ]
 
 
 class Collator:
-    """Stacks items into a batch; 8-bit pictures are normalised here, once for the whole batch.
+    """Stacks items into a batch; training pictures are normalised and mixed here, once for the whole batch.
 
     A class and not a function within one: loading processes have to be able to receive it.
     """
 
-    def __init__(self, normalisation: Normalisation, channels_last: bool) -> None:
+    def __init__(self, normalisation: Normalisation, channels_last: bool, mixing: Mixing | None = None) -> None:
         self.normalisation = normalisation
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.mixing = mixing
 
-    def __call__(self, items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         pixels = torch.stack([item["pixel_values"] for item in items])
+        labels = torch.stack([item["labels"] for item in items])
         if pixels.dtype == torch.uint8:
             pixels = self.normalisation(pixels)
-        return {
-            "pixel_values": pixels.contiguous(memory_format=self.memory_format),
-            "labels": torch.stack([item["labels"] for item in items]),
-        }
+        if self.mixing is not None and "index" in items[0]:
+            pixels, labels = self.mixing(pixels, labels, items[0]["epoch"], [item["index"] for item in items])
+        return {"pixel_values": pixels.contiguous(memory_format=self.memory_format), "labels": labels}

@@ -1,164 +1,293 @@
-"""Training a backbone's own weights with transformers' Trainer: one function maps a plan to TrainingArguments.
+"""The strategies that train the backbone itself: last-blocks, full, lp-ft and scratch.
 
-Used by every strategy that touches the backbone. Must not know how data was found or how the result is judged.
+What is to be done is decided once, measured and derived, and kept with the run's checkpoints; then transformers'
+Trainer does it. Must not know how data was found or how a result is reported.
 """
 
-import shutil
-import zipfile
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from datasets import DatasetDict
-from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import (
-    EvalPrediction,
-    PrinterCallback,
-    Trainer,
-    TrainingArguments,
-    get_cosine_schedule_with_warmup,
-)
-from transformers.trainer_utils import get_last_checkpoint
 
 from tl_core.config import TrainConfig
-from tl_core.files import read_json
-from tl_core.images.collection import TRAIN, VALIDATION
+from tl_core.errors import ModelError
+from tl_core.files import read_json, write_json
+from tl_core.images.collection import TRAIN, VALIDATION, Collection
+from tl_core.images.splits import Division
+from tl_core.ml.augmentation import Augmentation
 from tl_core.ml.backbone import Backbone
-from tl_core.ml.callbacks import EpochCallback, RunCallback
-from tl_core.ml.data import Collator, EvaluationImages, TrainingImages
+from tl_core.ml.callbacks import RunCallback
+from tl_core.ml.checkpoints import load_best, newest_whole_checkpoint, save_best
+from tl_core.ml.data import Collator, EvaluationImages, TrainingImages, make_datasets, targets_of
+from tl_core.ml.frozen import choose_precision
+from tl_core.ml.groups import LayerGroup, layer_groups, train_only
+from tl_core.ml.heads import class_weights
 from tl_core.ml.machine import current_device
-from tl_core.ml.plan import Plan
-from tl_core.ml.precision import Precision
+from tl_core.ml.memory import (
+    MIN_BATCH,
+    available_memory,
+    checkpoint_activations,
+    fit_batch,
+    largest_batch,
+    probe_cuda_batch,
+    training_bytes,
+)
+from tl_core.ml.mirror import MirrorVerdict, measure_mirror
+from tl_core.ml.mixing import Mixing
+from tl_core.ml.outcome import Outcome
+from tl_core.ml.picture_cache import PictureCache
+from tl_core.ml.plan import Circumstances, Plan, make_plan
+from tl_core.ml.precision import Precision, choose_training_precision
+from tl_core.ml.probe import fit_probe
+from tl_core.ml.strategies import choose_trained, hold_frozen
+from tl_core.ml.trainer import Trained, TrainingEnd, TrainingLoss, train_backbone
 from tl_core.ml.transforms import Normalisation, TrainTransform
 from tl_core.recorder import Recorder
 from tl_core.settings import Settings
 
-KEPT_CHECKPOINTS = 2  # the newest may be cut off by a kill; the one before is then whole
-# Fewer images are decoded faster than a loading process starts.
-MIN_IMAGES_FOR_LOADERS = 2_000
-MAX_LOADERS = 8
+PLAN, END = "plan.json", "end.json"
 
 
-@dataclass(frozen=True)
-class TrainingEnd:
-    """How a training ended: `stopped` when asked to, `out_of_time` when its minutes were used up."""
+@dataclasses.dataclass
+class Finetuning:
+    """One training of a backbone's own weights, in a run. `folder` keeps its plan and its checkpoints, `stage` is what
+    the run calls it."""
 
-    steps: int
-    stopped: bool
-    out_of_time: bool
+    backbone: Backbone
+    collection: Collection
+    alike: Sequence[int]  # one number per picture, equal for copies and near-duplicates
+    division: Division
+    config: TrainConfig
+    settings: Settings
+    recorder: Recorder
+    folder: Path
+    stage: str = "training"
+
+    def run(self) -> Outcome:
+        """Train in place; continues where an earlier process of the run stopped. Raises TLError, StopRequested."""
+        groups = self._groups()
+        plan = self._kept_plan(groups)
+        trained = choose_trained(self.config.strategy, groups, plan.unfreeze_blocks)
+        end = self._ended() or self._train_within_memory(plan, groups, trained)
+        return Outcome(
+            tested=list(self.division.test),
+            probabilities=None,
+            method="held-out",
+            shipped=self._what_is_shipped(end),
+            precision=Precision(**plan.precision),
+            seconds={"training": self.recorder.run.seconds_in(self.stage)},
+            details={
+                **plan.to_json(),
+                "steps_done": end.steps,
+                "shipped_step": end.shipped_step,
+                "trained": [group.name for group in trained],
+            },
+            trained=[group.name for group in trained],
+            stopped=end.stopped,
+        )
+
+    def _groups(self) -> list[LayerGroup]:
+        try:
+            return layer_groups(self.backbone)
+        except ModelError:  # several classifiers: training everything at one rate needs no groups
+            if self.config.needs_weights:
+                raise
+            return []
+
+    # ---------------------------------------------------------------- the plan
+
+    def _kept_plan(self, groups: Sequence[LayerGroup]) -> Plan:
+        """The plan of this training: made once, so that a resumed run does not measure and decide anew."""
+        path = self.folder / PLAN
+        kept = read_json(path)
+        if kept is not None:
+            return Plan(**kept)
+        self.recorder.stage("planning")
+        verdict = self._measure_mirror()
+        about = Circumstances(
+            images=len(self.division.train),
+            validation=len(self.division.validation),
+            parameters=self.backbone.parameters,
+            blocks=max(1, len(groups) - 2),
+            mirror=verdict is not None and verdict.keeps,
+            mirror_reason=verdict.reason if verdict is not None else "",
+        )
+        plan = make_plan(self.config, about)
+        trained = choose_trained(self.config.strategy, groups, plan.unfreeze_blocks)
+        resting = hold_frozen(self.backbone.model, self._let_train(groups, trained))
+        plan = self._fit_to_machine(plan)
+        resting.remove()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, plan.to_json())
+        for line in _describe(plan):
+            self.recorder.note(line)
+        return plan
+
+    def _measure_mirror(self) -> MirrorVerdict | None:
+        if self.config.mirror != "auto" or self.config.augment == "none":
+            return None
+        indices = [*self.division.train, *self.division.validation]
+        pictures = [self.collection.pictures[i] for i in indices]
+        alike = [self.alike[i] for i in indices]
+        precision = choose_precision(self.config, self.backbone, len(pictures))
+        return measure_mirror(self.backbone, pictures, alike, precision, self.config.seed, self.settings, self.recorder)
+
+    def _fit_to_machine(self, plan: Plan) -> Plan:
+        """The plan with the precision that pays here, and as many images at a time as fit into memory."""
+        model, size, classes = self.backbone.model, self.backbone.input_size, len(self.backbone.labels)
+        device = current_device()
+        model.to(device)
+        precision = choose_training_precision(self.config.precision, model, size, classes, device)
+        reasons = dict(plan.reasons)
+        checkpointing = self.config.activation_checkpointing == "on" and checkpoint_activations(model)
+        limit = largest_batch(training_bytes(model, size, classes, precision), available_memory(device))
+        if limit < plan.batch_size and self.config.activation_checkpointing == "auto" and checkpoint_activations(model):
+            checkpointing = True
+            reasons["activation_checkpointing"] = f"memory holds only {limit} images at a time without it"
+            limit = largest_batch(training_bytes(model, size, classes, precision), available_memory(device))
+        images = len(self.division.train)
+        batch, micro, accumulation = fit_batch(plan.batch_size, images, limit)
+        if device.type == "cuda":  # what is counted is an estimate; here it can be tried without harm
+            fits = probe_cuda_batch(model, size, classes, precision, micro)
+            batch, micro, accumulation = fit_batch(plan.batch_size, images, fits)
+        if accumulation > 1:
+            reasons["micro_batch"] = f"what fits into memory; {accumulation} of them make one step"
+        return dataclasses.replace(
+            plan,
+            batch_size=batch,
+            micro_batch=micro,
+            activation_checkpointing=checkpointing,
+            precision=dataclasses.asdict(precision),
+            reasons=reasons,
+        )
+
+    # ---------------------------------------------------------------- the training
+
+    def _train_within_memory(
+        self, plan: Plan, groups: Sequence[LayerGroup], trained: Sequence[LayerGroup]
+    ) -> TrainingEnd:
+        """Train; where a GPU runs out of memory all the same, go on with half as many images at a time."""
+        model = self.backbone.model
+        if plan.activation_checkpointing:
+            checkpoint_activations(model)
+        on_gpu = current_device().type == "cuda"
+        begun = {name: value.cpu() for name, value in model.state_dict().items()} if on_gpu else {}
+        while True:
+            try:
+                return self._train(plan, groups, trained)
+            except torch.OutOfMemoryError:
+                if plan.micro_batch <= MIN_BATCH:
+                    raise
+            images, half = len(self.division.train), plan.micro_batch // 2
+            batch, micro, _ = fit_batch(plan.batch_size, images, half)
+            plan = dataclasses.replace(plan, batch_size=batch, micro_batch=micro)
+            write_json(self.folder / PLAN, plan.to_json())
+            self.recorder.note(f"the GPU's memory is full: {micro} images at a time from here on")
+            model.load_state_dict(begun)  # of the start, where there is no checkpoint to go on from
+            torch.cuda.empty_cache()
+
+    def _train(self, plan: Plan, groups: Sequence[LayerGroup], trained: Sequence[LayerGroup]) -> TrainingEnd:
+        backbone, recorder, seed = self.backbone, self.recorder, self.config.seed
+        begins = newest_whole_checkpoint(self.folder) is None
+        spent = recorder.run.seconds_in(self.stage)
+        precision, augmentation = Precision(**plan.precision), Augmentation(**plan.augmentation)
+        normalisation, weights = Normalisation(backbone.processor), self._class_weights()
+        datasets = make_datasets(self.collection, self.division)
+        with self._kept_pictures(TRAIN) as taught, self._kept_pictures(VALIDATION) as looked_at:
+            images = TrainingImages(datasets[TRAIN], taught, TrainTransform(backbone.processor, augmentation, seed))
+            validation = EvaluationImages(datasets[VALIDATION], looked_at, backbone.processor)
+            if self.config.strategy == "lp-ft" and begins:
+                plain = Collator(normalisation, precision.channels_last)
+                fit_probe(backbone, images, validation, plain, precision, plan.micro_batch, weights, recorder)
+            recorder.stage(self.stage, plan.steps)
+            end = train_backbone(
+                backbone,
+                Trained(groups, self._let_train(groups, trained)),
+                images,
+                validation,
+                Collator(normalisation, precision.channels_last, Mixing(augmentation.mix, len(backbone.labels), seed)),
+                TrainingLoss(weights, plan.label_smoothing),
+                plan,
+                RunCallback(recorder, self.folder, self.config.checkpoint_minutes, self.config.minutes, spent),
+                seed=seed,
+                workers=self.settings.workers,
+                look_first=self.config.strategy == "lp-ft" and begins,
+            )
+        self._say_how_it_ended(end, plan)
+        if not end.stopped:
+            self._keep_end(end)
+        return end
+
+    def _let_train(self, groups: Sequence[LayerGroup], trained: Sequence[LayerGroup]) -> Sequence[nn.Module]:
+        """Let only `trained` learn, everything in a model without groups; the modules that stay in eval mode."""
+        return train_only(self.backbone.model, groups, trained) if groups else ()
+
+    @contextmanager
+    def _kept_pictures(self, part: str) -> Iterator[PictureCache]:
+        indices = self.division.train if part == TRAIN else self.division.validation
+        pictures = [self.collection.pictures[i] for i in indices]
+        path, size = self.folder / f"{part}.pictures", self.backbone.input_size
+        with PictureCache(path, pictures, size, self.settings.max_pixels) as cache:
+            yield cache
+        if cache.trouble:
+            self.recorder.note(cache.trouble)
+
+    def _class_weights(self) -> np.ndarray | None:
+        if self.config.class_weights == "none":
+            return None
+        targets = targets_of([self.collection.pictures[i] for i in self.division.train], self.backbone.labels)
+        return class_weights(np.asarray(targets), len(self.backbone.labels))
+
+    def _keep_end(self, end: TrainingEnd) -> None:
+        """What a process needs that comes after this one, to go on with what follows the training."""
+        if end.shipped_step == end.steps:
+            save_best(self.backbone.model, end.steps, self.folder)
+        write_json(self.folder / END, dataclasses.asdict(end))
+
+    def _ended(self) -> TrainingEnd | None:
+        """The end of this training, its weights in the model, where an earlier process of the run reached it."""
+        kept = read_json(self.folder / END)
+        if kept is None:
+            return None
+        load_best(self.backbone.model, self.folder)
+        self.recorder.note("the training had ended already")
+        return TrainingEnd(**kept)
+
+    # ---------------------------------------------------------------- words
+
+    def _say_how_it_ended(self, end: TrainingEnd, plan: Plan) -> None:
+        if end.out_of_time:
+            self.recorder.note(f"the time is up after {end.steps:,} of {plan.steps:,} steps")
+        if end.ended_early:
+            self.recorder.note(f"no gain any more: ended after {end.steps:,} of {plan.steps:,} steps")
+        if end.diverged:
+            self.recorder.note(
+                f"warning: the training diverged after {end.steps:,} steps; a lower --learning-rate than "
+                f"{plan.learning_rate:.1g} would not"
+            )
+        if end.shipped_step < end.steps:
+            self.recorder.note(f"kept: the weights of step {end.shipped_step:,}, better on the validation images")
+
+    def _what_is_shipped(self, end: TrainingEnd) -> str:
+        on = f"The model that is shipped was trained on the {len(self.division.train):,} training images"
+        if end.shipped_step >= end.steps:  # beyond the steps of a process that was stopped: kept by one before it
+            return f"{on}; its weights are those of step {end.shipped_step:,}."
+        return (
+            f"{on}; its weights are those of step {end.shipped_step:,} of {end.steps:,}, after which it grew worse on "
+            f"the {len(self.division.validation):,} validation images."
+        )
 
 
-def train_backbone(
-    backbone: Backbone,
-    datasets: DatasetDict,
-    plan: Plan,
-    config: TrainConfig,
-    settings: Settings,
-    recorder: Recorder,
-    class_weights: torch.Tensor | None = None,
-    seconds_spent: float = 0.0,
-) -> TrainingEnd:
-    """Train `backbone.model` in place, from the newest whole checkpoint where the run has one.
-
-    `class_weights` is (C,); `seconds_spent` on training by earlier processes count towards the run's minutes.
-    """
-    run = recorder.run
-    precision = Precision(**plan.precision)
-    device = current_device()
-    backbone.model.to(device=device, memory_format=precision.memory_format)
-    images = TrainingImages(
-        datasets[TRAIN], TrainTransform(backbone.processor, plan.augment, config.seed), settings.max_pixels
-    )
-    loaders = min(MAX_LOADERS, settings.workers - 1) if len(images) >= MIN_IMAGES_FOR_LOADERS else 0
-    callback = RunCallback(recorder, config.checkpoint_minutes, config.minutes, seconds_spent)
-    optimizer = torch.optim.AdamW(_decay_groups(backbone.model, plan.weight_decay), lr=plan.learning_rate, fused=True)
-    loss = nn.CrossEntropyLoss(
-        weight=None if class_weights is None else class_weights.to(device), label_smoothing=plan.label_smoothing
-    )
-    validation = datasets[VALIDATION]
-    trainer = Trainer(
-        model=backbone.model,
-        args=training_arguments(plan, config, precision, run.checkpoints_dir, loaders, evaluate=len(validation) > 0),
-        train_dataset=images,
-        eval_dataset=EvaluationImages(validation, backbone.processor, settings.max_pixels) if len(validation) else None,
-        data_collator=Collator(Normalisation(backbone.processor), precision.channels_last),
-        compute_loss_func=lambda outputs, labels, num_items_in_batch=None: loss(outputs.logits.float(), labels),
-        compute_metrics=_accuracy,
-        callbacks=[callback, EpochCallback(images)],
-        optimizers=(optimizer, get_cosine_schedule_with_warmup(optimizer, plan.warmup_steps, plan.steps)),
-    )
-    trainer.remove_callback(PrinterCallback)
-    checkpoint = newest_whole_checkpoint(run.checkpoints_dir)
-    if checkpoint is not None:
-        recorder.note(f"continuing from step {checkpoint.name.rsplit('-', 1)[-1]}")
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    backbone.model.to(memory_format=torch.contiguous_format).eval()
-    return TrainingEnd(trainer.state.global_step, callback.stopped, callback.out_of_time)
-
-
-def training_arguments(
-    plan: Plan, config: TrainConfig, precision: Precision, folder: Path, loaders: int, *, evaluate: bool
-) -> TrainingArguments:
-    """The one place where a plan becomes TrainingArguments."""
-    return TrainingArguments(
-        output_dir=str(folder),
-        per_device_train_batch_size=plan.batch_size,
-        per_device_eval_batch_size=plan.batch_size,
-        max_steps=plan.steps,
-        max_grad_norm=1.0,
-        bf16=precision.dtype == "bf16",
-        fp16=precision.dtype == "fp16",
-        use_cpu=current_device().type == "cpu",
-        eval_strategy="steps" if evaluate else "no",
-        eval_steps=plan.evaluate_every,
-        logging_steps=max(1, min(50, plan.steps // 20)),
-        logging_nan_inf_filter=False,
-        save_strategy="no",  # RunCallback saves by the clock
-        save_total_limit=KEPT_CHECKPOINTS,
-        dataloader_num_workers=loaders,
-        remove_unused_columns=False,
-        label_names=["labels"],
-        report_to="none",
-        disable_tqdm=True,
-        seed=config.seed,
-        data_seed=config.seed,
-    )
-
-
-def newest_whole_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that can be resumed from; broken ones (a kill while writing) are removed."""
-    while folder.is_dir() and (newest := get_last_checkpoint(str(folder))):
-        if _is_whole(Path(newest)):
-            return Path(newest)
-        shutil.rmtree(newest)
-    return None
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    try:
-        with safe_open(checkpoint / "model.safetensors", framework="pt") as weights:
-            weights.keys()
-        for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):  # torch's files are zip archives
-            with zipfile.ZipFile(checkpoint / name) as archive:
-                if archive.testzip() is not None:
-                    return False
-    except (OSError, SafetensorError, zipfile.BadZipFile):
-        return False
-    return read_json(checkpoint / "trainer_state.json") is not None
-
-
-def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Norms and biases (every parameter with fewer than two dimensions) are not pulled towards zero."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
-def _accuracy(prediction: EvalPrediction) -> dict[str, float]:
-    logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
-    return {"accuracy": float((np.asarray(logits).argmax(-1) == prediction.label_ids).mean())}
+def _describe(plan: Plan) -> list[str]:
+    """What was decided on the person's behalf, and why, a line each."""
+    lines = []
+    for name, reason in plan.reasons.items():
+        value = getattr(plan, name)
+        shown = Augmentation(**value).describe() if name == "augmentation" else value
+        shown = f"{shown:.2g}" if isinstance(shown, float) else shown
+        lines.append(f"{name.replace('_', ' ')} {shown}: {reason}")
+    return [*lines, f"training in {plan.precision['dtype']}: {plan.precision['reason']}"]

@@ -22,7 +22,7 @@ from tl_core.ml.features import compute_features
 from tl_core.ml.head_fitting import HeadFitting
 from tl_core.ml.machine import current_device
 from tl_core.ml.outcome import Outcome
-from tl_core.ml.precision import Precision, checked_precision
+from tl_core.ml.precision import Precision, choose_forward_precision
 from tl_core.ml.preprocessing import preprocess
 from tl_core.recorder import Recorder, StopRequested
 from tl_core.settings import Settings
@@ -41,7 +41,7 @@ def train_frozen(
 ) -> Outcome:
     """Compute features, fit a head, write it into `backbone.model`. Raises StopRequested, ModelError, DataError."""
     begun = time.perf_counter()
-    precision = _forward_precision(config)
+    precision = choose_precision(config, backbone, len(collection.pictures))
     head = linear_head(backbone)
     features = backbone_features(backbone, head, collection.pictures, precision, settings, recorder)
     featured = time.perf_counter()
@@ -55,6 +55,7 @@ def train_frozen(
         probabilities=fitted.probabilities,
         method="k-fold" if division.uses_folds else "held-out",
         shipped=f"The head that is shipped was fitted on {fitted.shipped_on}.",
+        trained=["head"],
         precision=precision,
         seconds={"features": featured - begun, "training": time.perf_counter() - featured},
         details={
@@ -75,11 +76,12 @@ def backbone_features(
 ) -> np.ndarray:
     """(N, D) float32: what enters `head`, the model's own classifier, from the store where it is known."""
     device = current_device()
-    model = backbone.model.to(device).eval()
+    model = backbone.model.to(device=device, memory_format=precision.memory_format).eval()
     key = f"{fingerprint(backbone)}-{precision.dtype}"
 
     def encode(batch: Sequence[torch.Tensor]) -> np.ndarray:
-        return encode_batch(model, head, torch.cat(list(batch)).to(device), precision)
+        pixels = torch.cat(list(batch)).to(device, memory_format=precision.memory_format)
+        return encode_batch(model, head, pixels, precision)
 
     def load(picture: Picture) -> torch.Tensor:
         upright = read_picture(picture.path, settings.max_pixels)
@@ -97,15 +99,16 @@ def backbone_features(
             progress=recorder.progress,
             should_stop=recorder.run.stop_requested,
         )
+    model.to(memory_format=torch.contiguous_format)
     if features is None:
         raise StopRequested
     return features
 
 
-def _forward_precision(config: TrainConfig) -> Precision:
-    if config.precision == "auto":
-        return Precision("fp32", False, "features in the format that the saved model answers in")
-    return checked_precision(config.precision, current_device())
+def choose_precision(config: TrainConfig, backbone: Backbone, pictures: int) -> Precision:
+    """The precision to compute features of so many pictures in. Raises ConfigError."""
+    device = current_device()
+    return choose_forward_precision(config.precision, backbone.model.to(device), backbone.input_size, pictures, device)
 
 
 def encode_batch(model: nn.Module, head: nn.Linear, pixels: torch.Tensor, precision: Precision) -> np.ndarray:

@@ -47,7 +47,7 @@ class HeadFitting:
     def hold_out(self, division: Division) -> FittedHead:
         """Strength chosen on validation, refitted on train + validation, measured on the test pictures."""
         both = [*division.train, *division.validation]
-        chosen = self._fit(division.train, division.validation)
+        chosen = self.fit(division.train, division.validation)
         head = self._refit(both, chosen) if division.validation else chosen
         return FittedHead(
             head,
@@ -66,15 +66,15 @@ class HeadFitting:
             self.recorder.advance(number, len(outer))
             self.recorder.say(f"fold {number} of {len(outer)}")
             tested += test
-            parts.append(self._fit(train, []).probabilities(self.features[test]))
+            parts.append(self.fit(train, []).probabilities(self.features[test]))
         return FittedHead(
-            self._fit(everything, []),
+            self.fit(everything, []),
             tested=tested,
             probabilities=np.concatenate(parts),
             shipped_on=f"all {len(everything):,} images",
         )
 
-    def _fit(self, train: list[int], validation: list[int]) -> LinearHead:
+    def fit(self, train: list[int], validation: list[int]) -> LinearHead:
         """A head for `train`; strength or steps are chosen on `validation`, or by folds of `train` without one."""
         if self.config.head_solver == "exact":
             return fit_exact(
@@ -106,13 +106,13 @@ class HeadFitting:
         from tl_core.ml.callbacks import RunCallback
         from tl_core.ml.head_training import fit_by_trainer
 
-        callback = RunCallback(self.recorder, self.config.checkpoint_minutes)
         given = {
             name: value
             for name in ("learning_rate", "batch_size", "weight_decay")
             if (value := getattr(self.config, name)) is not None
         }
         with TemporaryDirectory() as folder:
+            callback = RunCallback(self.recorder, Path(folder), self.config.checkpoint_minutes)
             head = fit_by_trainer(
                 self.features[train],
                 self.targets[train],

@@ -101,6 +101,11 @@ def refit(
         return _finish(RegressionProblem(features, targets, classes, weights), strength)
 
 
+def strongest_alike(scores: Sequence[Score], images: int) -> float:
+    """The strongest setting whose accuracy on so many `images` is within one standard error of the best."""
+    return max(scores[place].setting for place in _alike(scores, images))
+
+
 def class_weights(targets: Integers, classes: int) -> NDArray[np.float64]:
     """Weights (C,) that give every class present the same total: images / (classes present · images of the class).
 
@@ -149,13 +154,15 @@ def _follow_path(parts: Sequence[Part], weights: Floats | None) -> tuple[tuple[S
 
 def _choose(scores: Sequence[Score], images: int) -> int:
     """Place of the least log-loss among the scores whose accuracy is within one standard error of the best."""
+    return min(_alike(scores, images), key=lambda place: scores[place].log_loss)
+
+
+def _alike(scores: Sequence[Score], images: int) -> list[int]:
+    """Places of the scores whose accuracy is within one standard error of the best."""
     best = max(score.accuracy for score in scores)
     share = (best * images + 1) / (images + 2)  # Laplace's estimate: all right of thirty is not certainty
     least = best - np.sqrt(share * (1 - share) / images)
-    return min(
-        (place for place, score in enumerate(scores) if score.accuracy >= least),
-        key=lambda place: scores[place].log_loss,
-    )
+    return [place for place, score in enumerate(scores) if score.accuracy >= least]
 
 
 def _finish(

@@ -65,6 +65,31 @@ def measure(
         }
 
 
+def paired_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[float, float, float]:
+    """Accuracy of the first model less that of the second on the same pictures, and its 95 % interval.
+
+    Both are (N,): which pictures each got right. Newcombe's hybrid score interval for paired proportions (1998,
+    Statistics in Medicine 17: 2635–2650, method 10). Raises ValueError without pictures.
+    """
+    images = len(first)
+    if images == 0 or first.shape != second.shape:
+        raise ValueError(f"answers to {len(first)} and {len(second)} pictures cannot be compared")
+    one, two = float(first.mean()), float(second.mean())
+    (low_one, high_one), (low_two, high_two) = (wilson_interval(int(each.sum()), images) for each in (first, second))
+    both, neither = int((first & second).sum()), int((~first & ~second).sum())
+    only_one, only_two = int((first & ~second).sum()), int((~first & second).sum())
+    margins = (both + only_one) * (only_two + neither) * (both + only_two) * (only_one + neither)
+    agreement = float(both * neither - only_one * only_two)
+    if agreement > 0:  # his correction for continuity, which never turns the sign
+        agreement = max(agreement - images / 2, 0)
+    phi = agreement / math.sqrt(margins) if margins else 0.0
+    below, above = one - low_one, high_two - two
+    low = math.sqrt(max(0.0, below**2 - 2 * phi * below * above + above**2))
+    below, above = high_one - one, two - low_two
+    high = math.sqrt(max(0.0, below**2 - 2 * phi * below * above + above**2))
+    return one - two, max(-1.0, one - two - low), min(1.0, one - two + high)
+
+
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     """95 % score interval of a proportion (Wilson 1927, JASA 22: 209–212); (0, 1) without trials.
 

@@ -17,6 +17,7 @@ class Outcome:
     probabilities: np.ndarray | None
     method: Literal["held-out", "k-fold"]
     shipped: str  # a sentence: on which pictures the model that is saved was fitted
+    trained: list[str]  # names of the layer groups that were trained; none where all were, without groups
     precision: Precision
     seconds: dict[str, float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)

@@ -1,82 +1,202 @@
-"""What a training by gradient steps will do, derived from the data and the options, with a reason for each figure.
+"""What a training by gradient steps will do, derived from the data, the backbone and the options, each figure with a
+reason.
 
 Numbers only; no torch model is touched here. Made once per run and kept with its checkpoints, so that a resumed run
 follows the same plan.
 """
 
-from dataclasses import asdict, dataclass, field
+import dataclasses
+from dataclasses import dataclass, field
 from typing import Any
 
 from tl_core.config import TrainConfig
+from tl_core.ml.augmentation import Augmentation
 
 # Random weights need many steps whatever the size of the set; beyond this they no longer gain on small sets.
 SCRATCH_MIN_STEPS = 1_500
 SCRATCH_EPOCHS = 30
 SCRATCH_LEARNING_RATE = 2e-3  # AdamW at batch 128; scaled with the square root of the batch (Malladi et al. 2022)
-SCRATCH_WEIGHT_DECAY = 0.05
+SCRATCH_BATCH = 128
 SCRATCH_LABEL_SMOOTHING = 0.1  # Szegedy et al. 2016, section 7
-BASE_BATCH = 128
+
+# Three passes over a thousand pictures are under 100 steps, in which a new head hardly learns; a thousand passes over
+# ten pictures learn them by heart. So: many passes over few pictures, fewer over many, and never less than some steps.
+FINETUNE_EPOCHS = 15
+FINETUNE_MIN_EPOCHS = 3
+FINETUNE_MIN_STEPS = 400
+MANY_IMAGES = 10_000  # from here on passes grow fewer, with the square root
+FINETUNE_BATCH = 32
+FINETUNE_LARGE_BATCH = 64
+# AdamW's peak for a backbone of five million parameters; larger ones take smaller steps, with the square root.
+FINETUNE_LEARNING_RATE = 1e-3
+REFERENCE_PARAMETERS = 5_000_000
+LEARNING_RATE_BOUNDS = (5e-5, 1e-3)
+# The stem's learning rate as a share of the head's falls as backbones grow, with this power of their parameters. What a
+# large one knows of edges and textures holds for most pictures (ViT-B gets 0.12 and 0.85 a block; Clark et al. 2020 and
+# Bao et al. 2022 take 0.65 to 0.9); a small one has little to lose: 2.8 M parameters were 7 points better at one rate.
+STEM_SHARE_POWER = 0.75
+MIN_STEM_SHARE = 0.02
+
+WEIGHT_DECAY = 0.05  # with AdamW: Liu et al. 2022 (ConvNeXt), table 5; Dosovitskiy et al. 2021 use 0.1 and more
 WARMUP_SHARE = 0.05
+MAX_WARMUP = 1_000
 EVALUATIONS = 20  # at most so many looks at the validation set in one training
+PATIENT_SHARE = 0.5  # of the training, without a gain in accuracy or loss, before it ends
+MIN_STEERING_IMAGES = 100  # fewer validation images gain and lose by chance
+LAST_BLOCKS_SHARE = 0.25  # of a backbone's blocks
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a plan depends on beside the options."""
+
+    images: int  # to train with
+    validation: int
+    parameters: int
+    blocks: int  # layer groups between stem and head
+    mirror: bool = False
+    mirror_reason: str = ""
 
 
 @dataclass(frozen=True)
 class Plan:
+    """`batch_size` images in an optimiser step, computed `micro_batch` at a time. Steps are optimiser steps."""
+
     batch_size: int
+    micro_batch: int
     steps: int
     steps_per_epoch: int
     warmup_steps: int
     learning_rate: float
+    layer_decay: float
     weight_decay: float
     label_smoothing: float
-    augment: str
-    evaluate_every: int  # steps
+    max_grad_norm: float
+    unfreeze_blocks: int | None
+    evaluate_every: int
+    patience_steps: int  # 0: never ends early
+    augmentation: dict[str, Any]
+    activation_checkpointing: bool = False
     precision: dict[str, Any] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def accumulation(self) -> int:
+        return self.batch_size // self.micro_batch
+
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return dataclasses.asdict(self)
 
 
-def plan_scratch(config: TrainConfig, images: int) -> Plan:
-    """The plan for training everything from random weights on `images` training images."""
+def make_plan(config: TrainConfig, about: Circumstances) -> Plan:
+    """The plan of a strategy that trains the backbone, without limits of memory (see `fit`)."""
     reasons: dict[str, str] = {}
-    batch = config.batch_size or max(8, min(BASE_BATCH, 2 ** (max(images // 16, 1).bit_length() - 1)))
-    if not config.batch_size:
-        reasons["batch_size"] = f"at least 16 steps in a pass over {images:,} images, {BASE_BATCH} at most"
-    while images > batch and images % batch == 1:  # batch norm cannot take statistics of one image
+    batch = config.batch_size or _derive_batch(config, about, reasons)
+    while about.images > batch and about.images % batch == 1:  # batch norm cannot take statistics of one image
         batch += 1
         reasons["batch_size"] = "so that no pass ends with a batch of one image"
-    per_epoch = max(1, -(-images // batch))
-    if config.max_steps:
-        steps = config.max_steps
-    elif config.epochs:
-        steps = config.epochs * per_epoch
-    else:
-        steps = max(SCRATCH_MIN_STEPS, SCRATCH_EPOCHS * per_epoch)
-        reasons["steps"] = (
-            f"{SCRATCH_EPOCHS} passes, and {SCRATCH_MIN_STEPS:,} steps at least: random weights learn slowly"
-        )
-    learning_rate = config.learning_rate
-    if learning_rate is None:
-        learning_rate = SCRATCH_LEARNING_RATE * (batch / BASE_BATCH) ** 0.5
-        reasons["learning_rate"] = f"{SCRATCH_LEARNING_RATE} at batch {BASE_BATCH}, with the square root of the batch"
-    augment = config.augment
-    if augment == "auto":
-        augment = "crop"
-        reasons["augment"] = (
-            "random crops; no mirror images, which could change the class (digits, letters, left and right): "
-            "--augment crop-flip adds them where they do not"
-        )
+    per_epoch = max(1, -(-about.images // batch))
+    steps = config.max_steps or (config.epochs * per_epoch if config.epochs else 0)
+    steps = steps or _derive_steps(config, about, per_epoch, reasons)
+    warmup = config.warmup_steps
+    if warmup is None:
+        warmup = min(max(1, round(WARMUP_SHARE * steps)), MAX_WARMUP)
+    smoothing = config.label_smoothing
+    if smoothing is None:
+        smoothing = SCRATCH_LABEL_SMOOTHING if config.strategy == "scratch" else 0.0
+    every = max(per_epoch, -(-steps // EVALUATIONS))
     return Plan(
         batch_size=batch,
+        micro_batch=batch,
         steps=steps,
         steps_per_epoch=per_epoch,
-        warmup_steps=min(max(1, round(WARMUP_SHARE * steps)), 1000),
-        learning_rate=learning_rate,
-        weight_decay=SCRATCH_WEIGHT_DECAY if config.weight_decay is None else config.weight_decay,
-        label_smoothing=SCRATCH_LABEL_SMOOTHING if config.label_smoothing is None else config.label_smoothing,
-        augment=augment,
-        evaluate_every=max(per_epoch, -(-steps // EVALUATIONS)),
+        warmup_steps=warmup,
+        learning_rate=config.learning_rate or _derive_learning_rate(config, about, batch, reasons),
+        layer_decay=config.layer_decay or _derive_layer_decay(config, about, reasons),
+        weight_decay=WEIGHT_DECAY if config.weight_decay is None else config.weight_decay,
+        label_smoothing=smoothing,
+        max_grad_norm=config.max_grad_norm,
+        unfreeze_blocks=_derive_unfrozen(config, about, reasons),
+        evaluate_every=every,
+        patience_steps=_derive_patience(config, about, steps, every, reasons),
+        augmentation=dataclasses.asdict(_derive_augmentation(config, about, reasons)),
         reasons=reasons,
     )
+
+
+def _derive_batch(config: TrainConfig, about: Circumstances, reasons: dict[str, str]) -> int:
+    if config.strategy == "scratch":
+        most = SCRATCH_BATCH
+    else:
+        most = FINETUNE_LARGE_BATCH if about.images >= MANY_IMAGES else FINETUNE_BATCH
+    reasons["batch_size"] = f"at least 16 steps in a pass over {about.images:,} images, {most} at most"
+    return max(8, min(most, 2 ** (max(about.images // 16, 1).bit_length() - 1)))
+
+
+def _derive_steps(config: TrainConfig, about: Circumstances, per_epoch: int, reasons: dict[str, str]) -> int:
+    if config.strategy == "scratch":
+        passes, least, why = float(SCRATCH_EPOCHS), SCRATCH_MIN_STEPS, "random weights learn slowly"
+    else:
+        fewer = max(1.0, about.images / MANY_IMAGES) ** 0.5
+        passes = max(FINETUNE_MIN_EPOCHS, FINETUNE_EPOCHS / fewer)
+        least, why = FINETUNE_MIN_STEPS, "with fewer a new head is hardly taught"
+    reasons["steps"] = f"{passes:.0f} passes, and {least:,} steps at least: {why}"
+    return max(least, round(passes * per_epoch))
+
+
+def _derive_learning_rate(config: TrainConfig, about: Circumstances, batch: int, reasons: dict[str, str]) -> float:
+    if config.strategy == "scratch":
+        reasons["learning_rate"] = (
+            f"{SCRATCH_LEARNING_RATE} at batch {SCRATCH_BATCH}, with the square root of the batch"
+        )
+        return SCRATCH_LEARNING_RATE * (batch / SCRATCH_BATCH) ** 0.5
+    low, high = LEARNING_RATE_BOUNDS
+    reasons["learning_rate"] = (
+        f"small, so that what {about.parameters / 1e6:.1f} M parameters know is adjusted and not overwritten"
+    )
+    return min(high, max(low, FINETUNE_LEARNING_RATE * (REFERENCE_PARAMETERS / about.parameters) ** 0.5))
+
+
+def _derive_layer_decay(config: TrainConfig, about: Circumstances, reasons: dict[str, str]) -> float:
+    if config.strategy == "scratch":
+        return 1.0
+    share = max(MIN_STEM_SHARE, min(1.0, (REFERENCE_PARAMETERS / about.parameters) ** STEM_SHARE_POWER))
+    if share == 1.0:
+        reasons["layer_decay"] = f"a backbone of {about.parameters / 1e6:.1f} M parameters has little to lose"
+    else:
+        reasons["layer_decay"] = f"{about.blocks} blocks down, the stem learns at {share:.0%} of the head's rate"
+    return share ** (1 / (about.blocks + 1))
+
+
+def _derive_unfrozen(config: TrainConfig, about: Circumstances, reasons: dict[str, str]) -> int | None:
+    if config.strategy != "last-blocks":
+        return None
+    if config.unfreeze_blocks:
+        return min(config.unfreeze_blocks, about.blocks)
+    reasons["unfreeze_blocks"] = f"a quarter of {about.blocks} blocks"
+    return max(1, round(LAST_BLOCKS_SHARE * about.blocks))
+
+
+def _derive_patience(config: TrainConfig, about: Circumstances, steps: int, every: int, reasons: dict[str, str]) -> int:
+    if config.patience is not None:
+        return config.patience * every
+    if config.strategy == "scratch":
+        return 0
+    if about.validation < MIN_STEERING_IMAGES:
+        reasons["patience_steps"] = f"{about.validation} validation images are too few to end a training early by"
+        return 0
+    reasons["patience_steps"] = f"{PATIENT_SHARE:.0%} of the training without a gain on the validation images end it"
+    return every * max(1, round(PATIENT_SHARE * steps / every))
+
+
+def _derive_augmentation(config: TrainConfig, about: Circumstances, reasons: dict[str, str]) -> Augmentation:
+    if config.augment == "none":
+        return Augmentation("none", mirror=False, erase=0.0, mix="none")
+    policy = config.augment
+    if policy == "auto":  # on photographs of hands, 10 a class: crops 84 %, crops and colour 89 %, TrivialAugment 90 %
+        policy = "colour"
+    mirror = about.mirror if config.mirror == "auto" else config.mirror == "yes"
+    made = Augmentation(policy, mirror=mirror, erase=config.erase, mix=config.mix)
+    why = "as asked" if config.augment != "auto" else "--augment none switches them off"
+    reasons["augmentation"] = f"{why}; {about.mirror_reason}" if about.mirror_reason else why
+    return made

@@ -1,24 +1,38 @@
-"""Which number format and memory layout to train in on this machine.
+"""Which number format and memory layout to train in, and to compute features in, on this machine.
 
-What pays depends on the architecture and the processor (bfloat16 can be 5 × faster or slower than float32), so `auto`
-measures a few training steps of a copy of the model instead of knowing names. Must not know data or runs.
+What pays depends on the architecture, the processor and the direction (bfloat16 can be 5 × faster or slower than
+float32, and often pays forward but not for training), so `auto` measures the model instead of knowing names.
+Must not know data or runs.
 """
 
-import copy
 import dataclasses
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from tl_core.errors import ConfigError
+from tl_core.ml.rehearsal import Rehearsal
 
-# A gain below this is within the noise of a busy machine and not worth fewer bits.
+# A gain below this is within the noise of a busy machine, worth neither fewer bits nor figures that change with it.
 WORTHWHILE = 1.15
-_WARM_STEPS, _TIMED_STEPS, _BATCH = 1, 3, 16
+# No step is begun after this; slow models are measured on fewer pictures for it.
+MEASURING_SECONDS = 20.0
+# Features that take less than this in fp32 are not worth measuring for, nor fewer bits for.
+LONG_FORWARD_SECONDS = 20.0
+MEASURING_SHARE = 0.1  # of the time that the features would take in fp32
 # Networks with fewer convolutions (a patch embedding, say) gain nothing from the channels-last layout.
-_MIN_CONVOLUTIONS = 5
+MIN_CONVOLUTIONS = 5
+# torch 2.15 on a CPU with AVX-512 writes outside its memory and aborts in the backward pass of 1 × 1 convolutions with
+# stride and fewer input channels than this (the lanes of a register) in the channels-last layout, from about 56 px on.
+MIN_STRIDED_CHANNELS = 16
+_WARM_STEPS, _TIMED_STEPS = 1, 3
+_FIRST_BATCH, _BATCH = 2, 16  # two, since batch norm cannot take statistics of one
+
+# Seconds that one step on so many pictures takes.
+Step = Callable[[int], float]
 
 
 @dataclass(frozen=True)
@@ -37,28 +51,53 @@ class Precision:
     def memory_format(self) -> torch.memory_format:
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
+    @property
+    def label(self) -> str:
+        return f"{self.dtype} in the channels-last layout" if self.channels_last else self.dtype
+
+
+PLAIN = Precision("fp32", False, "")
+CPU = torch.device("cpu")
+
 
 def choose_training_precision(
     wanted: str, model: nn.Module, size: tuple[int, int], classes: int, device: torch.device
 ) -> Precision:
-    """The precision to train `model` in. Raises ConfigError for one that this device does not have."""
-    convolutional = sum(isinstance(module, nn.Conv2d) for module in model.modules()) >= _MIN_CONVOLUTIONS
-    if wanted != "auto":
-        asked = checked_precision(wanted, device)
-        return dataclasses.replace(asked, channels_last=convolutional and wanted != "fp32")
-    if device.type == "cuda":
-        dtype = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-        return Precision(dtype, convolutional, f"what {torch.cuda.get_device_name()} has tensor cores for")
-    if device.type != "cpu":
-        return Precision("fp32", False, f"the one format known to work on {device.type}")
-    plain = _seconds_per_step(model, size, classes, Precision("fp32", False, ""))
-    layouts = [False, True] if convolutional else [False]
-    timed = {layout: _seconds_per_step(model, size, classes, Precision("bf16", layout, "")) for layout in layouts}
-    best = min(layouts, key=lambda layout: timed[layout])
-    gain = plain / timed[best]
-    if gain < WORTHWHILE:
-        return Precision("fp32", False, f"measured: bf16 is {gain:.1f} × as fast here, which does not pay")
-    return Precision("bf16", best, f"measured: {gain:.1f} × as fast as fp32 here")
+    """The precision to train `model` in, as it stands: what is frozen or held in eval mode is measured so.
+
+    `size` is (height, width) in pixels. Raises ConfigError for a precision that this device does not have.
+    """
+    layouts = [False, True] if _gains_from_channels_last(model) and _can_train_channels_last(model, device) else [False]
+    known = _known_precision(wanted, device, layouts[-1])
+    if known is not None:
+        return known
+    timed = measure_formats(
+        _formats(layouts), lambda precision: _training_step(model, size, classes, precision), MEASURING_SECONDS
+    )
+    return choose_fastest(timed, "trains")
+
+
+def choose_forward_precision(
+    wanted: str, model: nn.Module, size: tuple[int, int], pictures: int, device: torch.device
+) -> Precision:
+    """The precision to compute the features of so many pictures in; `auto` on a CPU measures only for a long job.
+
+    `size` is (height, width) in pixels. Raises ConfigError for a precision that this device does not have.
+    """
+    layouts = [False, True] if _gains_from_channels_last(model) else [False]
+    known = _known_precision(wanted, device, layouts[-1])
+    if known is not None:
+        return known
+    step = _forward_step(model, size, PLAIN)
+    step(_FIRST_BATCH)
+    expected = step(_FIRST_BATCH) / _FIRST_BATCH * pictures
+    if expected < LONG_FORWARD_SECONDS:
+        return dataclasses.replace(
+            PLAIN, reason=f"about {expected:.0f} s of computing, too little to gain from fewer bits"
+        )
+    seconds = min(MEASURING_SECONDS, MEASURING_SHARE * expected)
+    timed = measure_formats(_formats(layouts), lambda precision: _forward_step(model, size, precision), seconds)
+    return choose_fastest(timed, "computes features")
 
 
 def checked_precision(wanted: str, device: torch.device) -> Precision:
@@ -68,17 +107,115 @@ def checked_precision(wanted: str, device: torch.device) -> Precision:
     return Precision(wanted, False, "as asked")
 
 
-def _seconds_per_step(model: nn.Module, size: tuple[int, int], classes: int, precision: Precision) -> float:
-    """The fastest of a few training steps on random pictures; the model itself is not touched."""
-    twin = copy.deepcopy(model).train().to(memory_format=precision.memory_format)
-    pixels = torch.rand(_BATCH, 3, *size).contiguous(memory_format=precision.memory_format)
-    targets = torch.arange(_BATCH) % classes
-    seconds = []
-    for _ in range(_WARM_STEPS + _TIMED_STEPS):
-        begun = time.perf_counter()
-        with precision.autocast(torch.device("cpu")):
-            loss = nn.functional.cross_entropy(twin(pixel_values=pixels).logits.float(), targets)
-        loss.backward()
-        twin.zero_grad()
-        seconds.append(time.perf_counter() - begun)
-    return min(seconds[_WARM_STEPS:])
+def measure_formats(
+    formats: Sequence[Precision], prepare: Callable[[Precision], Step], seconds: float
+) -> dict[Precision, float]:
+    """Seconds of the fastest of a few steps in each format, all on as many pictures as fit into so many `seconds`.
+
+    Formats for which no time was left are missing; the first is always there.
+    """
+    ends = time.perf_counter() + seconds
+    steps = {formats[0]: prepare(formats[0])}
+    steps[formats[0]](_FIRST_BATCH)
+    timed = {formats[0]: steps[formats[0]](_FIRST_BATCH)}
+    per_picture = max(timed[formats[0]] / _FIRST_BATCH, 1e-9)
+    batch = min(_BATCH, int(seconds / (len(formats) * (_WARM_STEPS + _TIMED_STEPS)) / per_picture))
+    if batch > _FIRST_BATCH:  # in turns, so that what else the machine does slows all formats alike
+        timed = {}
+        order = list(formats) * (_WARM_STEPS + _TIMED_STEPS)
+    else:  # slow: plain fp32 is known by now, and each of the others is worth one step
+        batch = _FIRST_BATCH
+        order = [precision for precision in formats[1:] for _ in range(_WARM_STEPS + 1)]
+    for place, precision in enumerate(order):
+        if timed and time.perf_counter() > ends:
+            break
+        if precision not in steps:
+            steps[precision] = prepare(precision)
+        taken = steps[precision](batch)
+        if order[:place].count(precision) >= _WARM_STEPS:
+            timed[precision] = min(taken, timed.get(precision, taken))
+    return timed
+
+
+def choose_fastest(timed: dict[Precision, float], what: str) -> Precision:
+    """From seconds in each format, of which the first is plain fp32: the fastest, where it is so by enough.
+
+    Between two that are worthwhile, fp32 keeps more bits and wins unless bf16 gains by enough over it too.
+    """
+    plain = next(iter(timed))
+    best = plain
+    for dtype in ("fp32", "bf16"):
+        fastest = min((format_ for format_ in timed if format_.dtype == dtype), key=timed.__getitem__, default=plain)
+        if timed[best] / timed[fastest] >= WORTHWHILE:
+            best = fastest
+    if best != plain:
+        reason = f"measured: {what} {timed[plain] / timed[best]:.1f} × as fast as in plain fp32 here"
+        return dataclasses.replace(best, reason=reason)
+    others = [format_ for format_ in timed if format_ != plain]
+    if not others:
+        return dataclasses.replace(plain, reason="one step is too slow here to measure anything else")
+    runner_up = min(others, key=timed.__getitem__)
+    gain = timed[plain] / timed[runner_up]
+    return dataclasses.replace(plain, reason=f"measured: {runner_up.label} is {gain:.1f} × as fast, which does not pay")
+
+
+def _known_precision(wanted: str, device: torch.device, channels_last: bool) -> Precision | None:
+    """What needs no measuring: an answer asked for, and that of any device but a CPU."""
+    if wanted != "auto":
+        asked = checked_precision(wanted, device)
+        return dataclasses.replace(asked, channels_last=channels_last and wanted != "fp32")
+    if device.type == "cuda":
+        dtype = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        return Precision(dtype, channels_last, f"what {torch.cuda.get_device_name()} has tensor cores for")
+    if device.type != "cpu":
+        return Precision("fp32", False, f"the one format known to work on {device.type}")
+    return None
+
+
+def _formats(layouts: Sequence[bool]) -> list[Precision]:
+    """Plain fp32, then the others, likely gains first."""
+    rest = [("bf16", layout) for layout in reversed(layouts)] + [("fp32", layout) for layout in layouts if layout]
+    return [PLAIN, *(Precision(dtype, layout, "") for dtype, layout in rest)]
+
+
+def _gains_from_channels_last(model: nn.Module) -> bool:
+    return sum(isinstance(module, nn.Conv2d) for module in model.modules()) >= MIN_CONVOLUTIONS
+
+
+def _can_train_channels_last(model: nn.Module, device: torch.device) -> bool:
+    return device.type != "cpu" or not any(
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and max(module.stride) > 1
+        and module.in_channels < MIN_STRIDED_CHANNELS
+        for module in model.modules()
+    )
+
+
+def _training_step(model: nn.Module, size: tuple[int, int], classes: int, precision: Precision) -> Step:
+    rehearsal = Rehearsal(model, size, precision.memory_format, precision.autocast(CPU))
+
+    def step(images: int) -> float:
+        pixels = rehearsal.pictures(images)
+        with rehearsal.in_training():
+            begun = time.perf_counter()
+            rehearsal.loss(pixels, classes).backward()
+            taken = time.perf_counter() - begun
+        for copied in rehearsal.trained:
+            copied.grad = None
+        return taken
+
+    return step
+
+
+def _forward_step(model: nn.Module, size: tuple[int, int], precision: Precision) -> Step:
+    rehearsal = Rehearsal(model, size, precision.memory_format, precision.autocast(CPU))
+
+    def step(images: int) -> float:
+        pixels = rehearsal.pictures(images)
+        with rehearsal.in_eval():
+            begun = time.perf_counter()
+            rehearsal.answer(pixels)
+            return time.perf_counter() - begun
+
+    return step

@@ -5,7 +5,6 @@ Each step is one call with a name. Must not know who started the run or who watc
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,30 +13,28 @@ import numpy as np
 import torch
 
 from tl_core.config import TrainConfig
-from tl_core.errors import DataError, ModelError
+from tl_core.errors import ModelError
 from tl_core.files import write_atomically, write_json
-from tl_core.images.collection import Collection, Picture
-from tl_core.images.duplicates import Duplicates, find_duplicates
+from tl_core.images.collection import Picture
 from tl_core.images.report import make_report
-from tl_core.images.splits import Division, divide
+from tl_core.images.splits import Division
 from tl_core.images.wording import count
 from tl_core.ml.backbone import (
     Backbone,
     fingerprint,
-    linear_head,
-    load_backbone,
     save_backbone,
 )
+from tl_core.ml.control import train_control
 from tl_core.ml.data import targets_of
 from tl_core.ml.evaluation import check_parity, list_predictions
+from tl_core.ml.finetuning import Finetuning
 from tl_core.ml.frozen import train_frozen
 from tl_core.ml.groups import layer_groups
 from tl_core.ml.inference import load_predictor
-from tl_core.ml.machine import current_device, describe_machine
+from tl_core.ml.inputs import Inputs, make_inputs
+from tl_core.ml.machine import describe_machine
 from tl_core.ml.metrics import measure
 from tl_core.ml.outcome import Outcome
-from tl_core.ml.precision import checked_precision
-from tl_core.ml.scratch import train_from_scratch
 from tl_core.model_card import render_card
 from tl_core.parts import recall_parts, remember_parts
 from tl_core.recorder import Recorder
@@ -48,40 +45,6 @@ from tl_core.sources import CHECKING, ModelSource, open_configured
 # Features in float32 give the saved model's own probabilities to about 1e-5; more than this is another computation.
 FEATURES_TOLERANCE = 1e-3
 VERSIONS_OF = ("torch", "transformers", "datasets", "accelerate", "scikit-learn", "pillow")
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a configuration names, found and verified; nothing has been trained or written."""
-
-    source: ModelSource
-    collection: Collection
-    duplicates: Duplicates
-    division: Division
-    backbone: Backbone
-    seconds: float = 0.0  # spent on finding and verifying before the run began
-
-
-def make_inputs(config: TrainConfig, source: ModelSource, collection: Collection, seconds: float = 0.0) -> Inputs:
-    """Load the backbone, divide the pictures, and check what the configuration wants of this machine; writes nothing.
-
-    Raises ModelError, ConfigError or DataError.
-    """
-    if config.precision != "auto":
-        checked_precision(config.precision, current_device())
-    backbone = load_backbone(
-        source, collection.classes, image_size=config.image_size, pretrained=config.needs_weights, seed=config.seed
-    )
-    if config.strategy == "frozen":
-        linear_head(backbone)  # a classifier that cannot be fitted is refused now
-    duplicates = find_duplicates(collection.pictures)
-    division = divide(collection, duplicates.groups, config.seed, folds_allowed=config.strategy == "frozen")
-    if not division.test:
-        raise DataError(
-            f"no class of {collection.source} has a second image, so that nothing is left to test on; "
-            "add images, at least two for some classes and better twenty for each"
-        )
-    return Inputs(source, collection, duplicates, division, backbone, seconds)
 
 
 def train(config: TrainConfig, settings: Settings, recorder: Recorder, inputs: Inputs | None = None) -> dict[str, Any]:
@@ -103,11 +66,13 @@ def train(config: TrainConfig, settings: Settings, recorder: Recorder, inputs: I
     for note in backbone.notes:
         recorder.note(note)
 
-    if config.strategy == "frozen":
-        groups = inputs.duplicates.groups
-        outcome = train_frozen(backbone, inputs.collection, groups, division, config, settings, recorder)
+    alike = inputs.duplicates.groups
+    if config.trains_backbone:
+        folder = recorder.run.checkpoints_dir
+        finetuning = Finetuning(backbone, inputs.collection, alike, division, config, settings, recorder, folder)
+        outcome = finetuning.run()
     else:
-        outcome = train_from_scratch(backbone, inputs.collection, division, config, settings, recorder)
+        outcome = train_frozen(backbone, inputs.collection, alike, division, config, settings, recorder)
 
     recorder.stage("saving the model")
     fresh = recorder.run.dir / "model.new"
@@ -117,9 +82,12 @@ def train(config: TrainConfig, settings: Settings, recorder: Recorder, inputs: I
     recorder.stage("testing")
     tested = [inputs.collection.pictures[i] for i in outcome.tested]
     probabilities, parity = judge_saved_model(fresh, tested, outcome, settings, recorder)
-    metrics = measure(
-        probabilities, np.asarray(targets_of(tested, backbone.labels)), backbone.labels, division.reported
-    )
+    targets = np.asarray(targets_of(tested, backbone.labels))
+    metrics = measure(probabilities, targets, backbone.labels, division.reported)
+    control = None
+    if config.control and not outcome.stopped:
+        right = probabilities.argmax(-1) == targets
+        control = train_control(config, inputs, division, outcome, right, settings, recorder)
 
     recorder.stage("writing the report")
     report = {
@@ -127,11 +95,12 @@ def train(config: TrainConfig, settings: Settings, recorder: Recorder, inputs: I
         "run_dir": str(recorder.run.dir),
         "model_dir": str(recorder.run.model_dir),
         "strategy": config.strategy,
-        "stopped": outcome.stopped,
+        "stopped": outcome.stopped or (control is not None and control["stopped"]),
         "metrics": {**metrics, "method": outcome.method},
+        "control": control,
         "parity": parity,
         "data": data,
-        "backbone": _describe_backbone(backbone, config.strategy),
+        "backbone": _describe_backbone(backbone, outcome.trained),
         "precision": outcome.precision.dtype,
         "precision_reason": outcome.precision.reason,
         "training": outcome.details,
@@ -210,12 +179,9 @@ def _publish(fresh: Path, report: dict[str, Any], config: TrainConfig, run: Run)
     fresh.rename(run.model_dir)
     write_json(run.report_path, report)
     shutil.rmtree(old, ignore_errors=True)
-    if not report["stopped"]:  # a run that has ended well is never resumed
-        for checkpoint in run.checkpoints_dir.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def _describe_backbone(backbone: Backbone, strategy: str) -> dict[str, Any]:
+def _describe_backbone(backbone: Backbone, trained: Sequence[str]) -> dict[str, Any]:
     source = backbone.source
     return {
         "id": source.named if source.kind != "folder" else source.path.name,
@@ -226,11 +192,11 @@ def _describe_backbone(backbone: Backbone, strategy: str) -> dict[str, Any]:
         "image_size": list(backbone.input_size),
         "fingerprint": fingerprint(backbone),
         "embedded": source.kind == "embedded",
-        "groups": _describe_groups(backbone, trained="all" if strategy == "scratch" else "head"),
+        "groups": _describe_groups(backbone, trained),
     }
 
 
-def _describe_groups(backbone: Backbone, trained: str) -> list[dict[str, Any]]:
+def _describe_groups(backbone: Backbone, trained: Sequence[str]) -> list[dict[str, Any]]:
     """Layer groups from input to output, and which of them were trained; none for a model with several classifiers."""
     try:
         groups = layer_groups(backbone)
@@ -240,7 +206,7 @@ def _describe_groups(backbone: Backbone, trained: str) -> list[dict[str, Any]]:
         {
             "name": group.name,
             "parameters": sum(parameter.numel() for parameter in group.parameters),
-            "trained": trained in ("all", group.name),
+            "trained": group.name in trained,
         }
         for group in groups
     ]

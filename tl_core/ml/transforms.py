@@ -3,7 +3,6 @@
 Evaluation uses the processor itself; only training has transforms of its own. Must not know files, models or runs.
 """
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,12 +10,20 @@ import torch
 from PIL.Image import Image
 from torchvision.transforms import InterpolationMode, v2
 
+from tl_core.ml.augmentation import Augmentation, stream_seed
 from tl_core.ml.preprocessing import measure_colours, preprocess, processor_size
 
 # Part of the area that a random crop keeps, and its change of aspect: milder than ImageNet's 8–100 % (Szegedy et al.
 # 2015), which on small sets and short trainings cuts the object away.
 CROP_SCALE = (0.35, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
+# Brightness, contrast and saturation change by up to this part: half of what is usual on ImageNet (Gross & Wilber
+# 2016). The hue stays, because it may be what tells two classes apart.
+COLOUR_CHANGE = 0.2
+# Steps from no change to the greatest (30 degrees, 45 % of the width, …), the first included; and how many operations
+# RandAugment takes at which step for a ResNet-50 (Cubuk et al. 2020, section 4.3).
+STRENGTHS = 31
+RAND_OPERATIONS, RAND_STRENGTH = 2, 9
 
 
 class Normalisation:
@@ -44,20 +51,30 @@ class Normalisation:
 class TrainTransform:
     """PIL RGB -> (3, H, W) uint8 at the backbone's input size, each a function of (seed, epoch, index).
 
-    With `augment="none"` the processor itself resizes and crops, so that training sees what evaluation sees. Raises
-    ModelError for a processor that cannot be imitated.
+    With the policy "none" the processor itself resizes and crops, so that training sees what evaluation sees. What is
+    erased or uncovered takes the colour that the processor normalises to 0, on ImageNet's figures its mean colour.
+
+    The policy "trivial" is TrivialAugment over RandAugment's operations, each at any of its strengths: the same idea as
+    torchvision's TrivialAugmentWide, whose rotations by up to 135 degrees would make a 9 of a 6; here 30 is the most.
+
+    Mixing (`Augmentation.mix`) is done to batches and not here. Raises ModelError for a processor that cannot be
+    imitated.
     """
 
-    def __init__(self, processor: Any, augment: str, seed: int) -> None:
-        steps: list[Any] = []
-        if augment == "none":
-            steps.append(_AsEvaluated(processor))
-        else:
-            size, interpolation = processor_size(processor), _interpolation(processor)
-            steps.append(v2.RandomResizedCrop(size, CROP_SCALE, CROP_RATIO, interpolation, antialias=True))
-            steps.append(v2.PILToTensor())
-        if augment == "crop-flip":
+    def __init__(self, processor: Any, augmentation: Augmentation, seed: int) -> None:
+        neutral = _neutral_colour(processor)
+        steps = [_AsEvaluated(processor)] if augmentation.policy == "none" else _crop(processor)
+        match augmentation.policy:
+            case "colour":
+                steps.append(v2.ColorJitter(COLOUR_CHANGE, COLOUR_CHANGE, COLOUR_CHANGE))
+            case "trivial":
+                steps.append(v2.RandomChoice([_operations(1, strength, neutral) for strength in range(STRENGTHS)]))
+            case "rand":
+                steps.append(_operations(RAND_OPERATIONS, RAND_STRENGTH, neutral))
+        if augmentation.mirror:
             steps.append(v2.RandomHorizontalFlip())
+        if augmentation.erase:
+            steps.append(v2.RandomErasing(augmentation.erase, value=neutral))
         self.steps = v2.Compose(steps)
         self.seed = seed
 
@@ -65,7 +82,7 @@ class TrainTransform:
         made = []
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
             for index, picture in zip(indices, pictures, strict=True):
-                torch.default_generator.manual_seed(_stream(self.seed, epoch, index))
+                torch.default_generator.manual_seed(stream_seed(self.seed, epoch, [index]))
                 made.append(self.steps(picture))
         return made
 
@@ -81,9 +98,21 @@ class _AsEvaluated:
         return self.normalisation.undo(preprocess(self.processor, [picture]))[0]
 
 
-def _stream(seed: int, epoch: int, index: int) -> int:
-    digest = hashlib.blake2b(f"{seed}/{epoch}/{index}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1  # torch wants a signed 64-bit number
+def _crop(processor: Any) -> list[Any]:
+    interpolation = _interpolation(processor)
+    crop = v2.RandomResizedCrop(processor_size(processor), CROP_SCALE, CROP_RATIO, interpolation, antialias=True)
+    # The same pixels but for rounding: tensors know fewer ways to resize, and take half the time or less for a photo.
+    if interpolation in (InterpolationMode.BILINEAR, InterpolationMode.BICUBIC):
+        return [v2.PILToTensor(), crop]
+    return [crop, v2.PILToTensor()]
+
+
+def _operations(number: int, strength: int, fill: list[float]) -> v2.Transform:
+    return v2.RandAugment(number, strength, STRENGTHS, InterpolationMode.BILINEAR, fill)
+
+
+def _neutral_colour(processor: Any) -> list[float]:
+    return Normalisation(processor).undo(torch.zeros(1, 3, 1, 1)).flatten().tolist()
 
 
 def _interpolation(processor: Any) -> InterpolationMode:

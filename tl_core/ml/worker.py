@@ -6,6 +6,7 @@ Whatever happens, the run's status says how it ended. Must not know what trainin
 """
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -22,7 +23,7 @@ from tl_core.runs import Run
 from tl_core.settings import Settings, read_settings
 
 if TYPE_CHECKING:
-    from tl_core.ml.training import Inputs
+    from tl_core.ml.inputs import Inputs
 
 INTERRUPTED = 130
 # What the status keeps of a training by gradient steps: its own name, the report's.
@@ -69,6 +70,8 @@ def work(
         with writing_to_home(settings):
             steps = {key: report["training"][name] for key, name in STEPS.items() if name in report["training"]}
             recorder.finish("stopped" if report["stopped"] else "succeeded", metrics=_figures(report), **steps)
+        if not report["stopped"]:  # a run that has ended well is never resumed
+            shutil.rmtree(run.checkpoints_dir, ignore_errors=True)
         return report
 
 
@@ -120,10 +123,10 @@ def _tell(failure: BaseException, run: Run, settings: Settings, recorder: Record
 
 
 def _make_room(run: Run) -> None:
-    """Remove the checkpoint that did not fit, so that the run's last words do."""
-    from tl_core.ml.finetuning import newest_whole_checkpoint
+    """Remove what did not fit, so that the run's last words do."""
+    from tl_core.ml.checkpoints import remove_broken
 
-    newest_whole_checkpoint(run.checkpoints_dir)
+    remove_broken(run.checkpoints_dir)
 
 
 @contextmanager

@@ -1,0 +1,184 @@
+"""What each strategy, and each backbone, is worth: accuracy by strategy and by training images per class.
+
+    python benchmarks/transfer.py DATA [DATA ...] [--strategies frozen,lp-ft,full] [--models tiny-resnet]
+                                  [--per-class 10,50,all] [--seeds 0,1,2] [--max-steps N] [--out results.jsonl]
+
+For each seed a stratified 15 % of the images is kept for testing, and the training sets are nested: the 10 images of a
+class are among the 50. Of each training set the product takes a stratified 15 % for validation. `random:NAME` is the
+architecture of a backbone with random weights. Each result is written down as soon as it is there: started again, the
+program computes what is missing, and prints the table of all.
+"""
+
+import argparse
+import json
+import os
+import random
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tl_core
+from tl_core.images.collection import Collection
+from tl_core.images.duplicates import find_duplicates
+from tl_core.images.splits import Division, divide
+from tl_core.settings import read_settings
+from tl_core.sources import open_data, open_model
+
+RANDOM = "random:"
+STEPLESS = "frozen"
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    results = read_results(arguments.out)
+    for data in arguments.data:
+        collection = open_data(data, read_settings())
+        groups = find_duplicates(collection.pictures).groups
+        for seed in arguments.seeds:
+            division = divide(collection, groups, seed, folds_allowed=False)
+            for per_class in arguments.per_class:
+                for model in arguments.models:
+                    for strategy in arguments.strategies:
+                        cell = {
+                            "data": Path(data).name,
+                            "model": model,
+                            "strategy": strategy,
+                            "per_class": per_class,
+                            "seed": seed,
+                            "max_steps": None if strategy == STEPLESS else arguments.max_steps,
+                        }
+                        if any(all(result[key] == value for key, value in cell.items()) for result in results):
+                            continue
+                        result = cell | measure(cell, collection, division)
+                        results.append(result)
+                        with arguments.out.open("a", encoding="utf-8") as stream:
+                            stream.write(json.dumps(result) + "\n")
+                        print(json.dumps(result), file=sys.stderr, flush=True)
+    print_table([result for result in results if is_wanted(result, arguments)], arguments)
+
+
+def parse_arguments() -> argparse.Namespace:
+    def words(text: str) -> list[str]:
+        return text.split(",")
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="+")
+    parser.add_argument("--strategies", type=words, default=["frozen", "last-blocks", "full", "lp-ft", "scratch"])
+    parser.add_argument("--models", type=words, default=["tiny-resnet"])
+    parser.add_argument("--per-class", type=words, default=["10", "50", "all"])
+    parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in words(text)], default=[0, 1, 2])
+    parser.add_argument("--max-steps", type=int, default=None, help="optimiser steps at most (derived)")
+    parser.add_argument("--out", type=Path, default=Path("benchmark-transfer.jsonl"))
+    return parser.parse_args()
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def is_wanted(result: dict[str, Any], arguments: argparse.Namespace) -> bool:
+    steps = None if result["strategy"] == STEPLESS else arguments.max_steps
+    return (
+        result["data"] in [Path(data).name for data in arguments.data]
+        and result["model"] in arguments.models
+        and result["strategy"] in arguments.strategies
+        and result["per_class"] in arguments.per_class
+        and result["seed"] in arguments.seeds
+        and result["max_steps"] == steps
+    )
+
+
+def measure(cell: dict[str, Any], collection: Collection, division: Division) -> dict[str, Any]:
+    """Train on so many images per class in a new home, as a person would; accuracy and seconds."""
+    with tempfile.TemporaryDirectory() as folder, home(Path(folder) / "home"):
+        pictures = Path(folder) / "pictures"
+        lay_out(collection, division, cell["per_class"], cell["seed"], pictures)
+        options = {} if cell["max_steps"] is None else {"max_steps": cell["max_steps"]}
+        report = tl_core.train(
+            data=str(pictures),
+            model=find_model(cell["model"], cell["seed"], Path(folder) / "random"),
+            strategy=cell["strategy"],
+            seed=cell["seed"],
+            **options,
+        )
+        metrics = report["metrics"]
+        return {
+            "accuracy": metrics["accuracy"],
+            "test_images": metrics["images"],
+            "seconds": report["seconds"]["total"],
+            "steps": report["training"].get("steps_done"),
+            "precision": report["precision"],
+        }
+
+
+@contextmanager
+def home(folder: Path) -> Iterator[None]:
+    before = os.environ.get("TL_HOME")
+    os.environ["TL_HOME"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TL_HOME"]
+        else:
+            os.environ["TL_HOME"] = before
+
+
+def lay_out(collection: Collection, division: Division, per_class: str, seed: int, folder: Path) -> None:
+    """A folder with train/CLASS and test/CLASS of links to the pictures."""
+    pool = [*division.train, *division.validation]
+    random.Random(seed).shuffle(pool)
+    taken: dict[str, int] = {}
+    chosen = []
+    for index in pool:
+        label = collection.pictures[index].label
+        taken[label] = taken.get(label, 0) + 1
+        if per_class == "all" or taken[label] <= int(per_class):
+            chosen.append(index)
+    for part, indices in (("train", chosen), ("test", division.test)):
+        for index in indices:
+            picture = collection.pictures[index]
+            place = folder / part / picture.label / f"{index}{picture.path.suffix}"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(picture.path.resolve())
+
+
+def find_model(word: str, seed: int, folder: Path) -> str:
+    """The word itself, or a folder with random weights for `random:NAME`."""
+    if not word.startswith(RANDOM):
+        return word
+    from tl_core.ml.backbone import load_backbone, save_backbone
+
+    source = open_model(word.removeprefix(RANDOM), read_settings())
+    save_backbone(load_backbone(source, ["a", "b"], pretrained=False, seed=seed), folder)
+    return str(folder)
+
+
+def print_table(results: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
+    """Markdown: mean accuracy over the seeds, lowest and highest, mean seconds."""
+    print("| data | backbone | strategy | " + " | ".join(f"{n} per class" for n in arguments.per_class) + " |")
+    print("| --- | --- | --- |" + " --- |" * len(arguments.per_class))
+    for data in dict.fromkeys(Path(data).name for data in arguments.data):
+        for model in arguments.models:
+            for strategy in arguments.strategies:
+                row = [r for r in results if (r["data"], r["model"], r["strategy"]) == (data, model, strategy)]
+                cells = [describe([r for r in row if r["per_class"] == n]) for n in arguments.per_class]
+                print(f"| {data} | {model} | `{strategy}` | " + " | ".join(cells) + " |")
+
+
+def describe(results: list[dict[str, Any]]) -> str:
+    if not results:
+        return "–"
+    found = [100 * result["accuracy"] for result in results]
+    seconds = statistics.mean(result["seconds"] for result in results)
+    return f"{statistics.mean(found):.1f} % ({min(found):.1f}–{max(found):.1f}), {seconds:.0f} s"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""What a configuration names, found, verified and divided, before anything is trained or written.
+
+Must not know strategies beyond what they ask of pictures and backbones, nor runs.
+"""
+
+from dataclasses import dataclass
+
+from tl_core.config import TrainConfig
+from tl_core.errors import DataError
+from tl_core.images.collection import Collection
+from tl_core.images.duplicates import Duplicates, find_duplicates
+from tl_core.images.splits import Division, divide
+from tl_core.ml.backbone import Backbone, linear_head, load_backbone
+from tl_core.ml.machine import current_device
+from tl_core.ml.precision import checked_precision
+from tl_core.sources import ModelSource
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A backbone and divided pictures, ready to be trained with."""
+
+    source: ModelSource
+    collection: Collection
+    duplicates: Duplicates
+    division: Division
+    backbone: Backbone
+    seconds: float = 0.0  # spent on finding and verifying before the run began
+
+
+def make_inputs(config: TrainConfig, source: ModelSource, collection: Collection, seconds: float = 0.0) -> Inputs:
+    """Load the backbone, divide the pictures, and check what the configuration wants of this machine; writes nothing.
+
+    Raises ModelError, ConfigError or DataError.
+    """
+    if config.precision != "auto":
+        checked_precision(config.precision, current_device())
+    backbone = load_backbone(
+        source,
+        collection.classes,
+        image_size=config.image_size,
+        pretrained=config.needs_weights,
+        seed=config.seed,
+        regularisation=(config.drop_path, config.dropout) if config.trains_backbone else None,
+    )
+    if config.strategy in ("frozen", "lp-ft"):
+        linear_head(backbone)  # a classifier that cannot be fitted is refused now
+    duplicates = find_duplicates(collection.pictures)
+    division = divide(
+        collection, duplicates.groups, config.seed, folds_allowed=not config.trains_backbone and not config.control
+    )
+    if not division.test:
+        raise DataError(
+            f"no class of {collection.source} has a second image, so that nothing is left to test on; "
+            "add images, at least two for some classes and better twenty for each"
+        )
+    return Inputs(source, collection, duplicates, division, backbone, seconds)

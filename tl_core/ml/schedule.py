@@ -1,0 +1,28 @@
+"""The learning rate over a training: up to its peak, then down to nothing at the last step or when the time is up.
+
+Must not know models, optimisers or runs.
+"""
+
+import math
+
+
+class WarmupCosine:
+    """A factor of the peak rate for each step: linear warm-up, then half a cosine (Loshchilov and Hutter 2017).
+
+    With `limit_seconds` the way down follows whichever is further, steps or time (Li et al. 2020, "Budgeted Training"):
+    a training that runs out of time has then come to rest as well. `elapsed_seconds` is kept up to date from outside;
+    without a limit the factor is a function of the step alone.
+    """
+
+    def __init__(self, steps: int, warmup_steps: int, limit_seconds: float | None = None) -> None:
+        self.steps = steps
+        self.warmup_steps = warmup_steps
+        self.limit_seconds = limit_seconds
+        self.elapsed_seconds = 0.0
+
+    def __call__(self, step: int) -> float:
+        done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        if self.limit_seconds:
+            done = max(done, self.elapsed_seconds / self.limit_seconds)
+        rise = (step + 1) / (self.warmup_steps + 1)
+        return min(rise, 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done)))))
