@@ -89,7 +89,7 @@ class Plan:
 
 
 def make_plan(config: TrainConfig, about: Circumstances) -> Plan:
-    """The plan of a strategy that trains the backbone, without limits of memory (see `fit`)."""
+    """The plan of a strategy that trains the backbone, on a machine with enough memory."""
     reasons: dict[str, str] = {}
     batch = config.batch_size or _derive_batch(config, about, reasons)
     while about.images > batch and about.images % batch == 1:  # batch norm cannot take statistics of one image
@@ -98,23 +98,17 @@ def make_plan(config: TrainConfig, about: Circumstances) -> Plan:
     per_epoch = max(1, -(-about.images // batch))
     steps = config.max_steps or (config.epochs * per_epoch if config.epochs else 0)
     steps = steps or _derive_steps(config, about, per_epoch, reasons)
-    warmup = config.warmup_steps
-    if warmup is None:
-        warmup = min(max(1, round(WARMUP_SHARE * steps)), MAX_WARMUP)
-    smoothing = config.label_smoothing
-    if smoothing is None:
-        smoothing = SCRATCH_LABEL_SMOOTHING if config.strategy == "scratch" else 0.0
     every = max(per_epoch, -(-steps // EVALUATIONS))
     return Plan(
         batch_size=batch,
         micro_batch=batch,
         steps=steps,
         steps_per_epoch=per_epoch,
-        warmup_steps=warmup,
+        warmup_steps=_derive_warmup(config, steps, reasons),
         learning_rate=config.learning_rate or _derive_learning_rate(config, about, batch, reasons),
         layer_decay=config.layer_decay or _derive_layer_decay(config, about, reasons),
-        weight_decay=WEIGHT_DECAY if config.weight_decay is None else config.weight_decay,
-        label_smoothing=smoothing,
+        weight_decay=_derive_weight_decay(config, reasons),
+        label_smoothing=_derive_smoothing(config, reasons),
         max_grad_norm=config.max_grad_norm,
         unfreeze_blocks=_derive_unfrozen(config, about, reasons),
         evaluate_every=every,
@@ -166,6 +160,30 @@ def _derive_layer_decay(config: TrainConfig, about: Circumstances, reasons: dict
     else:
         reasons["layer_decay"] = f"{about.blocks} blocks down, the stem learns at {share:.0%} of the head's rate"
     return share ** (1 / (about.blocks + 1))
+
+
+def _derive_warmup(config: TrainConfig, steps: int, reasons: dict[str, str]) -> int:
+    if config.warmup_steps is not None:
+        return config.warmup_steps
+    reasons["warmup_steps"] = f"{WARMUP_SHARE:.0%} of the steps: the first gradients of new weights point anywhere"
+    return min(max(1, round(WARMUP_SHARE * steps)), MAX_WARMUP)
+
+
+def _derive_weight_decay(config: TrainConfig, reasons: dict[str, str]) -> float:
+    if config.weight_decay is not None:
+        return config.weight_decay
+    reasons["weight_decay"] = "usual with AdamW; norms, biases and embeddings have none"
+    return WEIGHT_DECAY
+
+
+def _derive_smoothing(config: TrainConfig, reasons: dict[str, str]) -> float:
+    if config.label_smoothing is not None:
+        return config.label_smoothing
+    if config.strategy == "scratch":
+        reasons["label_smoothing"] = "keeps random weights from growing sure of what they learn by heart"
+        return SCRATCH_LABEL_SMOOTHING
+    reasons["label_smoothing"] = "so that its probabilities can be believed"
+    return 0.0
 
 
 def _derive_unfrozen(config: TrainConfig, about: Circumstances, reasons: dict[str, str]) -> int | None:
