@@ -1,12 +1,12 @@
 """What each strategy, and each backbone, is worth: accuracy by strategy and by training images per class.
 
-    python benchmarks/transfer.py DATA [DATA ...] [--strategies frozen,lp-ft,full] [--models tiny-resnet]
+    python -m benchmarks.transfer DATA [DATA ...] [--strategies frozen,lp-ft,full] [--models tiny-resnet]
                                   [--per-class 10,50,all] [--seeds 0,1,2] [--max-steps N] [--out results.jsonl]
 
 For each seed a stratified 15 % of the images is kept for testing, and the training sets are nested: the 10 images of a
 class are among the 50. Of each training set the product takes a stratified 15 % for validation. `random:NAME` is the
 architecture of a backbone with random weights. Each result is written down as soon as it is there: started again, the
-program computes what is missing, and prints the table of all.
+program computes what is missing, and prints the table of all. Begin a new file after a change of the code.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def main() -> None:
                 for model in arguments.models:
                     for strategy in arguments.strategies:
                         cell = {
-                            "data": Path(data).name,
+                            "data": data,
                             "model": model,
                             "strategy": strategy,
                             "per_class": per_class,
@@ -71,7 +71,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--models", type=words, default=["tiny-resnet"])
     parser.add_argument("--per-class", type=words, default=["10", "50", "all"])
     parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in words(text)], default=[0, 1, 2])
-    parser.add_argument("--max-steps", type=int, default=None, help="optimiser steps at most (derived)")
+    parser.add_argument("--max-steps", type=int, default=None, help="optimiser steps of each training (derived)")
     parser.add_argument("--out", type=Path, default=Path("benchmark-transfer.jsonl"))
     return parser.parse_args()
 
@@ -79,13 +79,15 @@ def parse_arguments() -> argparse.Namespace:
 def read_results(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    whole = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    path.write_text("".join(whole), encoding="utf-8")  # without a line that a kill cut off
+    return [json.loads(line) for line in whole]
 
 
 def is_wanted(result: dict[str, Any], arguments: argparse.Namespace) -> bool:
     steps = None if result["strategy"] == STEPLESS else arguments.max_steps
     return (
-        result["data"] in [Path(data).name for data in arguments.data]
+        result["data"] in arguments.data
         and result["model"] in arguments.models
         and result["strategy"] in arguments.strategies
         and result["per_class"] in arguments.per_class
@@ -164,12 +166,12 @@ def print_table(results: list[dict[str, Any]], arguments: argparse.Namespace) ->
     """Markdown: mean accuracy over the seeds, lowest and highest, mean seconds."""
     print("| data | backbone | strategy | " + " | ".join(f"{n} per class" for n in arguments.per_class) + " |")
     print("| --- | --- | --- |" + " --- |" * len(arguments.per_class))
-    for data in dict.fromkeys(Path(data).name for data in arguments.data):
+    for data in dict.fromkeys(arguments.data):
         for model in arguments.models:
             for strategy in arguments.strategies:
                 row = [r for r in results if (r["data"], r["model"], r["strategy"]) == (data, model, strategy)]
                 cells = [describe([r for r in row if r["per_class"] == n]) for n in arguments.per_class]
-                print(f"| {data} | {model} | `{strategy}` | " + " | ".join(cells) + " |")
+                print(f"| {Path(data).name} | {model} | `{strategy}` | " + " | ".join(cells) + " |")
 
 
 def describe(results: list[dict[str, Any]]) -> str:

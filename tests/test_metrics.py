@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import classification_report, confusion_matrix, f1_score, top_k_accuracy_score
 
-from tl_core.ml.metrics import measure, wilson_interval
+from tl_core.ml.metrics import measure, paired_difference, wilson_interval
 
 
 @pytest.fixture
@@ -121,3 +121,31 @@ def test_measuring_leaves_nothing_in_the_home_folder_and_needs_no_network(tmp_pa
         env={**environment, "HOME": str(home), "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"},
     )
     assert list(home.rglob("*")) == []
+
+
+def table(both: int, first: int, second: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
+    """So many pictures that both models got right, the first alone, the second alone, neither."""
+    one = [True] * (both + first) + [False] * (second + neither)
+    two = [True] * both + [False] * first + [True] * second + [False] * neither
+    return np.array(one), np.array(two)
+
+
+@pytest.mark.parametrize(
+    ("cells", "difference", "low", "high"),
+    [
+        ((36, 12, 2, 0), 0.2000, 0.0569, 0.3404),  # Newcombe 1998, table I
+        ((1, 1, 7, 12), -0.2857, -0.5069, -0.0256),  # Fagerland, Lydersen and Laake 2014, airway hyper-responsiveness
+    ],
+)
+def test_the_difference_of_two_models_has_the_published_interval(
+    cells: tuple[int, int, int, int], difference: float, low: float, high: float
+) -> None:
+    assert paired_difference(*table(*cells)) == pytest.approx((difference, low, high), abs=1e-4)
+
+
+def test_two_models_that_agree_on_everything_differ_by_nothing() -> None:
+    difference, low, high = paired_difference(*table(30, 0, 0, 10))
+    assert difference == 0 and low < 0 < high
+    assert paired_difference(*table(20, 0, 0, 0))[0] == 0
+    with pytest.raises(ValueError):
+        paired_difference(np.array([], dtype=bool), np.array([], dtype=bool))

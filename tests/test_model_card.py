@@ -122,7 +122,7 @@ def test_the_card_tells_what_it_is_how_good_and_how_it_was_made() -> None:
     assert "\n# Leaves of my garden\n" in card
     assert "one of 2 classes" in card
     assert "right on **87.5 %** of 120 pictures that it had not seen (95 % interval 80.4 % to 92.3 %)" in card
-    assert "It was taught with 1,400 images from photos." in card
+    assert "It was made with 1,400 images from photos." in card
     assert "Measured on the test images" in card
     assert "train (240), validation (40), test (120)" in card
     assert "The backbone is owner/net with 11,689,512 parameters, at revision c0ffee." in card

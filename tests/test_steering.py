@@ -33,6 +33,14 @@ def test_weights_that_are_no_numbers_are_never_kept() -> None:
     steering = Steering(100, 0)
     assert not steering.add(Look(1, 0.9, float("nan")))
     assert not steering.add(Look(2, 0.9, float("inf")))
+    assert steering.add(Look(3, 0.5, 1.0))
+
+
+def test_weights_that_were_destroyed_are_not_kept_for_what_they_get_right_by_chance() -> None:
+    steering = Steering(6, 0)
+    assert steering.add(Look(0, 0.5, 1.1))
+    assert not steering.add(Look(1, 0.5, 4e7))
+    assert steering.add(Look(2, 0.5, 1.9))
 
 
 def ends_at(looks: list[tuple[float, float]], patience: int) -> int | None:

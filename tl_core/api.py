@@ -50,7 +50,7 @@ def check(
 
 
 def train(
-    config: TrainConfig | Mapping[str, Any] | None = None,
+    config: TrainConfig | Mapping[str, Any] | str | Path | None = None,
     *,
     echo: LogStream | None = None,
     ticker: Ticker | None = None,
@@ -58,7 +58,8 @@ def train(
 ) -> dict[str, Any]:
     """Train in this process; the run's report, with `model_dir` None where it was stopped before there was a model.
 
-    The configuration is a TrainConfig, its values, or its values as keywords. `ticker` hears how far it is, `echo`
+    The configuration is a TrainConfig, its values, the data alone, or values as keywords: `train("photos",
+    strategy="full")`; the keywords are the flags of the command line. `ticker` hears how far it is, `echo`
     receives the log. Raises TLError; where it is about the configuration, the data or the backbone, nothing was
     written.
     """
@@ -187,7 +188,9 @@ def evaluate(
     return {"metrics": {**figures, "fitted_on": fitted}, **apart}
 
 
-def _parsed(config: TrainConfig | Mapping[str, Any] | None, options: Mapping[str, Any]) -> TrainConfig:
+def _parsed(config: TrainConfig | Mapping[str, Any] | str | Path | None, options: Mapping[str, Any]) -> TrainConfig:
+    if isinstance(config, str | Path):
+        return TrainConfig.parse({"data": str(config), **options})
     if isinstance(config, TrainConfig):
         return TrainConfig.parse({**config.to_json(), **options}) if options else config
     return TrainConfig.parse({**(config or {}), **options})

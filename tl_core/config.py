@@ -54,7 +54,7 @@ class TrainConfig(BaseModel):
         "frozen",
         "Strategy",
         "frozen: train the head alone, on features; last-blocks: the head and the blocks below it; full: everything, "
-        "gently; lp-ft: frozen first, then full; scratch: everything from random weights",
+        "gently; lp-ft: full, from a head fitted before; scratch: everything from random weights",
         "model",
     )
     unfreeze_blocks: int | None = option(
@@ -85,7 +85,7 @@ class TrainConfig(BaseModel):
 
     epochs: int | None = option(None, "Epochs", "passes over the training images", "training", ge=1, le=10_000)
     max_steps: int | None = option(
-        None, "Steps", "optimiser steps at most (overrides epochs)", "training", ge=1, le=100_000_000
+        None, "Steps", "optimiser steps, in place of epochs", "training", ge=1, le=100_000_000
     )
     minutes: float | None = option(
         None, "Minutes", "time for training: the learning rate has come down by then", "training", gt=0, le=100_000
@@ -160,7 +160,9 @@ class TrainConfig(BaseModel):
     checkpoint_minutes: float = option(
         5.0, "Minutes between checkpoints", "how much work an interruption may cost", "machine", gt=0, le=100_000
     )
-    seed: int = option(0, "Seed", "same seed, same data, same machine: same result", "machine", ge=0, le=MAX_SEED)
+    seed: int = option(
+        0, "Seed", "same seed, data, machine and number format: same result", "machine", ge=0, le=MAX_SEED
+    )
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> "TrainConfig":
@@ -203,6 +205,11 @@ class TrainConfig(BaseModel):
                 problems.append("--layer-decay cannot be used with --strategy scratch, whose blocks all know nothing")
             if self.control:
                 problems.append("--control is --strategy scratch itself; leave it out, or choose another strategy")
+        if self.warmup_steps and self.max_steps and self.warmup_steps >= self.max_steps:
+            problems.append(
+                f"--warmup-steps {self.warmup_steps} leaves nothing of --max-steps {self.max_steps} for the learning "
+                "rate to be at its peak; give fewer"
+            )
         if self.augment == "none":
             for name in ("erase", "mix"):
                 if name in changed:

@@ -58,6 +58,7 @@ def render_card(
         backbone=backbone,
         strategy=report.get("strategy"),
         control=report.get("control") or {},
+        warnings=report.get("warnings") or [],
         refit=report.get("refit"),
         precision=precision if isinstance(precision, str) else (precision or {}).get("dtype"),
         splits={split: images for split, images in splits.items() if type(images) is int and images},

@@ -21,6 +21,7 @@ class Progress:
         self._begun = self._drawn = time.monotonic()
         self._first = 0  # a continued run does not begin at 0
         self._width = 0
+        self._heard = True  # until whoever reads has gone (`| head`, a closed terminal), which ends no training
 
     def __enter__(self) -> "Progress":
         return self
@@ -42,23 +43,33 @@ class Progress:
         self._drawn = now
         text = f"{title} {done:,}/{total:,}{self._time_left(done, total, now)}" if total else title
         if self.live:
-            print("\r" + text.ljust(self._width), end="", file=sys.stderr, flush=True)
+            self._put("\r" + text.ljust(self._width))
             self._width = len(text)
         else:
-            print(text, file=sys.stderr, flush=True)
+            self._put(text + "\n")
 
     def write(self, text: str) -> int:
         """Lines of a log, above the counting line: a Progress can stand where a text stream is wanted."""
         self.clear()
-        return sys.stderr.write(text)
+        self._put(text)
+        return len(text)
 
     def flush(self) -> None:
-        sys.stderr.flush()
+        """Every line is out already."""
 
     def clear(self) -> None:
         if self._width:
-            print("\r" + " " * self._width + "\r", end="", file=sys.stderr, flush=True)
+            self._put("\r" + " " * self._width + "\r")
             self._width = 0
+
+    def _put(self, text: str) -> None:
+        if not self._heard:
+            return
+        try:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        except OSError:
+            self._heard = False
 
     def _time_left(self, done: int, total: int, now: float) -> str:
         if done == self._first:
@@ -91,6 +102,7 @@ def lines_of_training(report: dict[str, Any]) -> list[str]:
     lines = [
         "",
         spoken_accuracy(metrics) + (", each judged by folds that left it out" if metrics["method"] == "k-fold" else ""),
+        *report["warnings"],
         *_lines_of_baseline(metrics),
         *_lines_of_control(report.get("control")),
         *_lines_of_parity(report["parity"]),
@@ -100,6 +112,8 @@ def lines_of_training(report: dict[str, Any]) -> list[str]:
     ]
     if report["stopped"]:
         lines.append(f"stopped early; {again} continues")
+    elif report["strategy"] == "frozen":
+        lines.append("next:    --strategy lp-ft also trains the backbone, for minutes instead of seconds")
     return lines
 
 
@@ -112,13 +126,13 @@ def _lines_of_baseline(metrics: dict[str, Any]) -> list[str]:
 
 
 def _lines_of_control(control: dict[str, Any] | None) -> list[str]:
-    if control is None or control["stopped"]:
+    if control is None or control["stopped"] or control["failed"]:
         return []
     low, high = control["difference_ci"]
     doubt = ": not shown to be a difference" if low <= 0 <= high else ""
     return [
-        f"from random weights, in the same {spoken_seconds(control['seconds'])}: {control['accuracy']:.1%} right; "
-        f"transfer is worth {100 * control['difference']:+.1f} points "
+        f"from random weights: {control['accuracy']:.1%} right after {spoken_seconds(control['seconds'])} (this took "
+        f"{spoken_seconds(control['transfer_seconds'])}); transfer is worth {100 * control['difference']:+.1f} points "
         f"(95 % interval {100 * low:+.1f} to {100 * high:+.1f}){doubt}"
     ]
 
@@ -127,7 +141,7 @@ def _lines_of_parity(parity: dict[str, Any]) -> list[str]:
     if parity["passed"] is None:
         return []
     if parity["passed"]:
-        return [f"transformers' own pipeline gives the same probabilities on {parity['images']} of these images"]
+        return [f"transformers' own pipeline, asked about {parity['images']} of them, gives the same probabilities"]
     return [f"transformers' own pipeline differs by up to {parity['max_abs_diff']:.1g} on {parity['images']} of them"]
 
 

@@ -3,7 +3,6 @@
 Must not know the model or the data.
 """
 
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,9 @@ from tl_core.ml.data import TrainingImages
 from tl_core.ml.schedule import WarmupCosine
 from tl_core.ml.steering import Look, Steering
 from tl_core.recorder import Recorder
+
+# Mean cross-entropy that no training comes back from: the true class would have a probability of e^-100.
+DIVERGED_LOSS = 100.0
 
 
 class RunCallback(TrainerCallback):
@@ -46,11 +48,13 @@ class RunCallback(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._begun = self._saved = time.monotonic()
+        if self.schedule is not None:
+            self.schedule.elapsed_seconds = self.seconds_spent
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         now = time.monotonic()
         elapsed = self.seconds_spent + now - self._begun
-        self.recorder.progress(state.global_step, state.max_steps)
+        self.recorder.progress(state.global_step, self._steps_in_all(state, elapsed))
         if self.schedule is not None:
             self.schedule.elapsed_seconds = elapsed
         ends = state.global_step >= state.max_steps
@@ -63,6 +67,12 @@ class RunCallback(TrainerCallback):
             control.should_save = not ends
         elif now - self._saved >= self.checkpoint_seconds and not ends:  # Trainer would go on from it, one step more
             control.should_save = True
+
+    def _steps_in_all(self, state: TrainerState, elapsed: float) -> int:
+        """As many as are planned, or as there is time for."""
+        if self.limit_seconds is None:
+            return state.max_steps
+        return min(state.max_steps, max(state.global_step, round(state.global_step * self.limit_seconds / elapsed)))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._saved = time.monotonic()
@@ -80,8 +90,8 @@ class RunCallback(TrainerCallback):
         if "loss" in logs:
             loss, rate = logs["loss"], logs.get("learning_rate", 0.0)
             self.recorder.event("training", step=state.global_step, loss=loss, learning_rate=rate)
-            self.recorder.say(f"  step {state.global_step:,} of {state.max_steps:,}: loss {loss:.3f}")
-            if not math.isfinite(loss):
+            self.recorder.say(f"  step {state.global_step:,}: loss {loss:.3f}")
+            if not loss < DIVERGED_LOSS:
                 self.diverged = True
                 control.should_training_stop = True
         elif "eval_loss" in logs:

@@ -40,13 +40,13 @@ from tl_core.ml.mirror import MirrorVerdict, measure_mirror
 from tl_core.ml.mixing import Mixing
 from tl_core.ml.outcome import Outcome
 from tl_core.ml.picture_cache import PictureCache
-from tl_core.ml.plan import Circumstances, Plan, make_plan
+from tl_core.ml.plan import Circumstances, Plan, describe_plan, make_plan
 from tl_core.ml.precision import Precision, choose_training_precision
-from tl_core.ml.probe import fit_probe
+from tl_core.ml.probe import PROBING, fit_probe
 from tl_core.ml.strategies import choose_trained, hold_frozen
 from tl_core.ml.trainer import Trained, TrainingEnd, TrainingLoss, train_backbone
 from tl_core.ml.transforms import Normalisation, TrainTransform
-from tl_core.recorder import Recorder
+from tl_core.recorder import Recorder, StopRequested
 from tl_core.settings import Settings
 
 PLAN, END = "plan.json", "end.json"
@@ -79,7 +79,7 @@ class Finetuning:
             method="held-out",
             shipped=self._what_is_shipped(end),
             precision=Precision(**plan.precision),
-            seconds={"training": self.recorder.run.seconds_in(self.stage)},
+            seconds={"training": sum(self.recorder.run.seconds_in(stage) for stage in (PROBING, self.stage))},
             details={
                 **plan.to_json(),
                 "steps_done": end.steps,
@@ -119,24 +119,22 @@ class Finetuning:
         plan = make_plan(self.config, about)
         trained = choose_trained(self.config.strategy, groups, plan.unfreeze_blocks)
         resting = hold_frozen(self.backbone.model, self._let_train(groups, trained))
-        plan = self._fit_to_machine(plan)
+        plan = self._fit_to_machine(plan, about)
         resting.remove()
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(path, plan.to_json())
-        for line in _describe(plan):
+        for line in [*_describe_trained(groups, trained), *describe_plan(plan)]:
             self.recorder.note(line)
         return plan
 
     def _measure_mirror(self) -> MirrorVerdict | None:
-        if self.config.mirror != "auto" or self.config.augment == "none":
-            return None
-        indices = [*self.division.train, *self.division.validation]
-        pictures = [self.collection.pictures[i] for i in indices]
-        alike = [self.alike[i] for i in indices]
-        precision = choose_precision(self.config, self.backbone, len(pictures))
-        return measure_mirror(self.backbone, pictures, alike, precision, self.config.seed, self.settings, self.recorder)
+        if self.config.mirror != "auto" or self.config.augment == "none" or not self.config.needs_weights:
+            return None  # what random weights see of a picture says little about mirror images
+        return ask_about_mirror(
+            self.backbone, self.collection, self.alike, self.division, self.config, self.settings, self.recorder
+        )
 
-    def _fit_to_machine(self, plan: Plan) -> Plan:
+    def _fit_to_machine(self, plan: Plan, about: Circumstances) -> Plan:
         """The plan with the precision that pays here, and as many images at a time as fit into memory."""
         model, size, classes = self.backbone.model, self.backbone.input_size, len(self.backbone.labels)
         device = current_device()
@@ -154,6 +152,12 @@ class Finetuning:
         if device.type == "cuda":  # what is counted is an estimate; here it can be tried without harm
             fits = probe_cuda_batch(model, size, classes, precision, micro)
             batch, micro, accumulation = fit_batch(plan.batch_size, images, fits)
+        if batch != plan.batch_size:
+            refitted = make_plan(self.config.model_copy(update={"batch_size": batch}), about)
+            plan, reasons = refitted, {**plan.reasons, **refitted.reasons}
+            reasons["batch_size"] = "so that passes end evenly, and what is computed at a time fits into memory"
+        if self.config.activation_checkpointing == "on" and not checkpointing:
+            reasons["activation_checkpointing"] = "this architecture has no support for it"
         if accumulation > 1:
             reasons["micro_batch"] = f"what fits into memory; {accumulation} of them make one step"
         return dataclasses.replace(
@@ -193,6 +197,8 @@ class Finetuning:
     def _train(self, plan: Plan, groups: Sequence[LayerGroup], trained: Sequence[LayerGroup]) -> TrainingEnd:
         backbone, recorder, seed = self.backbone, self.recorder, self.config.seed
         begins = newest_whole_checkpoint(self.folder) is None
+        if begins and recorder.run.stop_requested():
+            raise StopRequested
         spent = recorder.run.seconds_in(self.stage)
         precision, augmentation = Precision(**plan.precision), Augmentation(**plan.augmentation)
         normalisation, weights = Normalisation(backbone.processor), self._class_weights()
@@ -203,7 +209,7 @@ class Finetuning:
             if self.config.strategy == "lp-ft" and begins:
                 plain = Collator(normalisation, precision.channels_last)
                 fit_probe(backbone, images, validation, plain, precision, plan.micro_batch, weights, recorder)
-            recorder.stage(self.stage, plan.steps)
+            recorder.stage(self.stage, 0 if self.config.minutes else plan.steps)
             end = train_backbone(
                 backbone,
                 Trained(groups, self._let_train(groups, trained)),
@@ -261,13 +267,13 @@ class Finetuning:
 
     def _say_how_it_ended(self, end: TrainingEnd, plan: Plan) -> None:
         if end.out_of_time:
-            self.recorder.note(f"the time is up after {end.steps:,} of {plan.steps:,} steps")
+            self.recorder.note(f"the time is up after {end.steps:,} steps")
         if end.ended_early:
             self.recorder.note(f"no gain any more: ended after {end.steps:,} of {plan.steps:,} steps")
         if end.diverged:
             self.recorder.note(
-                f"warning: the training diverged after {end.steps:,} steps; a lower --learning-rate than "
-                f"{plan.learning_rate:.1g} would not"
+                f"warning: the training diverged after {end.steps:,} steps; try a --learning-rate below "
+                f"{plan.learning_rate:.1g}"
             )
         if end.shipped_step < end.steps:
             self.recorder.note(f"kept: the weights of step {end.shipped_step:,}, better on the validation images")
@@ -282,12 +288,30 @@ class Finetuning:
         )
 
 
-def _describe(plan: Plan) -> list[str]:
-    """What was decided on the person's behalf, and why, a line each."""
-    lines = []
-    for name, reason in plan.reasons.items():
-        value = getattr(plan, name)
-        shown = Augmentation(**value).describe() if name == "augmentation" else value
-        shown = f"{shown:.2g}" if isinstance(shown, float) else shown
-        lines.append(f"{name.replace('_', ' ')} {shown}: {reason}")
-    return [*lines, f"training in {plan.precision['dtype']}: {plan.precision['reason']}"]
+def ask_about_mirror(
+    backbone: Backbone,
+    collection: Collection,
+    alike: Sequence[int],
+    division: Division,
+    config: TrainConfig,
+    settings: Settings,
+    recorder: Recorder,
+) -> MirrorVerdict:
+    """Whether mirror images of the pictures that are not tested keep their class, as `backbone` sees them."""
+    indices = [*division.train, *division.validation]
+    pictures = [collection.pictures[i] for i in indices]
+    precision = choose_precision(config, backbone, len(pictures))
+    groups = [alike[i] for i in indices]
+    return measure_mirror(backbone, pictures, groups, precision, config.seed, settings, recorder)
+
+
+def _describe_trained(groups: Sequence[LayerGroup], trained: Sequence[LayerGroup]) -> list[str]:
+    """Which layers learn, in a line; none for a model without groups."""
+    if not groups:
+        return []
+    learning, all_of_it = (
+        sum(parameter.numel() for group in some for parameter in group.parameters) for some in (trained, groups)
+    )
+    first = trained[0].name
+    which = "everything" if len(trained) == len(groups) else f"from {first} to head" if first != "head" else "the head"
+    return [f"trains {which}: {learning / 1e6:.2g} of {all_of_it / 1e6:.2g} M parameters"]

@@ -117,7 +117,8 @@ def judge_mirror(targets: Integers, as_is: Integers, mirrored: Integers, labels:
         objection = f"{confusion}; {figures}"
     elif accuracy - commonest < MIN_KNOWN * (1 - commonest):
         objection = (
-            f"with {_percent(accuracy)} of {images:,} images recognised as they are, nothing is seen of mirroring"
+            f"the backbone, unchanged, recognises {_percent(accuracy)} of {images:,} images as they are, too little "
+            "beyond chance to see what mirroring does"
         )
     elif most_lost > allowed:
         objection = f"only {figures}" if least_lost > 0 else f"too few images to be sure: {figures}"

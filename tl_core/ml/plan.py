@@ -9,8 +9,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from tl_core.config import TrainConfig
+from tl_core.config import TrainConfig, options
 from tl_core.ml.augmentation import Augmentation
+from tl_core.ml.precision import Precision
 
 # Random weights need many steps whatever the size of the set; beyond this they no longer gain on small sets.
 SCRATCH_MIN_STEPS = 1_500
@@ -44,6 +45,9 @@ EVALUATIONS = 20  # at most so many looks at the validation set in one training
 PATIENT_SHARE = 0.5  # of the training, without a gain in accuracy or loss, before it ends
 MIN_STEERING_IMAGES = 100  # fewer validation images gain and lose by chance
 LAST_BLOCKS_SHARE = 0.25  # of a backbone's blocks
+
+# Figures of a plan that are called otherwise than their option.
+_OPTION_OF = {"steps": "max_steps", "patience_steps": "patience", "augmentation": "augment"}
 
 
 @dataclass(frozen=True)
@@ -118,12 +122,23 @@ def make_plan(config: TrainConfig, about: Circumstances) -> Plan:
     )
 
 
+def describe_plan(plan: Plan) -> list[str]:
+    """What was decided on the person's behalf, and why, a line each."""
+    labels = {option.name: option.label.lower() for option in options()}
+    lines = []
+    for name, reason in plan.reasons.items():
+        label = labels.get(_OPTION_OF.get(name, name), name.replace("_", " "))
+        lines.append(f"{label} {_spoken(name, getattr(plan, name))}: {reason}")
+    precision = Precision(**plan.precision)
+    return [*lines, f"training in {precision.label}: {precision.reason}"]
+
+
 def _derive_batch(config: TrainConfig, about: Circumstances, reasons: dict[str, str]) -> int:
     if config.strategy == "scratch":
         most = SCRATCH_BATCH
     else:
         most = FINETUNE_LARGE_BATCH if about.images >= MANY_IMAGES else FINETUNE_BATCH
-    reasons["batch_size"] = f"at least 16 steps in a pass over {about.images:,} images, {most} at most"
+    reasons["batch_size"] = f"about a sixteenth of {about.images:,} images, 8 at least and {most} at most"
     return max(8, min(most, 2 ** (max(about.images // 16, 1).bit_length() - 1)))
 
 
@@ -146,7 +161,8 @@ def _derive_learning_rate(config: TrainConfig, about: Circumstances, batch: int,
         return SCRATCH_LEARNING_RATE * (batch / SCRATCH_BATCH) ** 0.5
     low, high = LEARNING_RATE_BOUNDS
     reasons["learning_rate"] = (
-        f"small, so that what {about.parameters / 1e6:.1f} M parameters know is adjusted and not overwritten"
+        f"small, so that what {about.parameters / 1e6:.1f} M parameters know is adjusted and not overwritten "
+        f"({high:g} up to {REFERENCE_PARAMETERS / 1e6:.0f} M, less for more)"
     )
     return min(high, max(low, FINETUNE_LEARNING_RATE * (REFERENCE_PARAMETERS / about.parameters) ** 0.5))
 
@@ -164,6 +180,8 @@ def _derive_layer_decay(config: TrainConfig, about: Circumstances, reasons: dict
 
 def _derive_warmup(config: TrainConfig, steps: int, reasons: dict[str, str]) -> int:
     if config.warmup_steps is not None:
+        if config.warmup_steps >= steps:
+            reasons["warmup_steps"] = f"warning: in {steps:,} steps the learning rate never reaches its peak"
         return config.warmup_steps
     reasons["warmup_steps"] = f"{WARMUP_SHARE:.0%} of the steps: the first gradients of new weights point anywhere"
     return min(max(1, round(WARMUP_SHARE * steps)), MAX_WARMUP)
@@ -190,6 +208,8 @@ def _derive_unfrozen(config: TrainConfig, about: Circumstances, reasons: dict[st
     if config.strategy != "last-blocks":
         return None
     if config.unfreeze_blocks:
+        if config.unfreeze_blocks > about.blocks:
+            reasons["unfreeze_blocks"] = "as many as this backbone has"
         return min(config.unfreeze_blocks, about.blocks)
     reasons["unfreeze_blocks"] = f"a quarter of {about.blocks} blocks"
     return max(1, round(LAST_BLOCKS_SHARE * about.blocks))
@@ -197,7 +217,9 @@ def _derive_unfrozen(config: TrainConfig, about: Circumstances, reasons: dict[st
 
 def _derive_patience(config: TrainConfig, about: Circumstances, steps: int, every: int, reasons: dict[str, str]) -> int:
     if config.patience is not None:
-        return config.patience * every
+        if not about.validation:
+            reasons["patience_steps"] = "there are no validation images to end a training by"
+        return config.patience * every if about.validation else 0
     if config.strategy == "scratch":
         return 0
     if about.validation < MIN_STEERING_IMAGES:
@@ -215,6 +237,18 @@ def _derive_augmentation(config: TrainConfig, about: Circumstances, reasons: dic
         policy = "colour"
     mirror = about.mirror if config.mirror == "auto" else config.mirror == "yes"
     made = Augmentation(policy, mirror=mirror, erase=config.erase, mix=config.mix)
-    why = "as asked" if config.augment != "auto" else "--augment none switches them off"
+    why = "as asked" if config.augment != "auto" else "what photographs of one thing differ by"
+    if config.strategy == "scratch" and config.mirror == "auto":
+        why += "; no mirror images, which could change the class (digits, letters): --mirror yes adds them"
     reasons["augmentation"] = f"{why}; {about.mirror_reason}" if about.mirror_reason else why
     return made
+
+
+def _spoken(name: str, value: object) -> str:
+    if name == "augmentation" and isinstance(value, dict):
+        return Augmentation(**value).describe()
+    if name == "patience_steps":
+        return f"{value:,} steps" if value else "without end"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:.2g}" if isinstance(value, float) else f"{value:,}"

@@ -9,9 +9,9 @@ import math
 class WarmupCosine:
     """A factor of the peak rate for each step: linear warm-up, then half a cosine (Loshchilov and Hutter 2017).
 
-    With `limit_seconds` the way down follows whichever is further, steps or time (Li et al. 2020, "Budgeted Training"):
-    a training that runs out of time has then come to rest as well. `elapsed_seconds` is kept up to date from outside;
-    without a limit the factor is a function of the step alone.
+    With `limit_seconds` it follows whichever is further, steps or time (Li et al. 2020, "Budgeted Training"): a
+    training that runs out of time has then been at its peak and come to rest as well. `elapsed_seconds` is kept up to
+    date from outside; without a limit the factor is a function of the step alone.
     """
 
     def __init__(self, steps: int, warmup_steps: int, limit_seconds: float | None = None) -> None:
@@ -21,8 +21,10 @@ class WarmupCosine:
         self.elapsed_seconds = 0.0
 
     def __call__(self, step: int) -> float:
-        done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        done = step / self.steps
         if self.limit_seconds:
             done = max(done, self.elapsed_seconds / self.limit_seconds)
-        rise = (step + 1) / (self.warmup_steps + 1)
+        warm = self.warmup_steps / self.steps
+        rise = max(done, (step + 1) / self.steps) / max(warm, 1 / self.steps)
+        done = (done - warm) / max(1 - warm, 1 / self.steps)
         return min(rise, 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done)))))

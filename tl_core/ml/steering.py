@@ -7,6 +7,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+# In mean loss, above the lowest: by then the true classes are on average e times less probable. Weights that a training
+# has destroyed may still get as many right of few images by chance.
+MAX_LOSS_RISE = 1.0
+
 
 @dataclass(frozen=True)
 class Look:
@@ -37,9 +41,12 @@ class Steering:
         return self.would_keep(look)
 
     def would_keep(self, look: Look) -> bool:
-        if not math.isfinite(look.loss):  # weights that are no numbers any more
+        sound = [each for each in self.looks if math.isfinite(each.loss)]
+        lowest = min((each.loss for each in sound), default=math.inf)
+        if not math.isfinite(look.loss) or look.loss > lowest + MAX_LOSS_RISE:
             return False
-        return look.accuracy >= max(each.accuracy for each in (*self.looks, look)) - self._error()
+        best = max((each.accuracy for each in sound), default=0.0)
+        return look.accuracy >= best - self._error(best)
 
     def is_in_vain(self) -> bool:
         """Whether the training has gained nothing for so long that it should end."""
@@ -47,9 +54,8 @@ class Steering:
             return False
         return self.looks[-1].step - _last_gain(self.looks) >= self.patience_steps
 
-    def _error(self) -> float:
+    def _error(self, best: float) -> float:
         """Standard error of the best accuracy, by Laplace's estimate: all right of thirty is not certainty."""
-        best = max((look.accuracy for look in self.looks), default=0.0)
         share = (best * self.images + 1) / (self.images + 2)
         return math.sqrt(share * (1 - share) / self.images)
 

@@ -61,6 +61,7 @@ class TrainingLoss:
     """
 
     def __init__(self, class_weights: np.ndarray | None, label_smoothing: float) -> None:
+        self.class_weights = class_weights
         weights = None if class_weights is None else torch.from_numpy(class_weights).float().to(current_device())
         self.sum = nn.CrossEntropyLoss(weights, label_smoothing=label_smoothing, reduction="sum")
 
@@ -71,6 +72,13 @@ class TrainingLoss:
         images = len(labels) if num_items_in_batch is None else num_items_in_batch * len(labels) / labels.numel()
         total: torch.Tensor = self.sum(outputs.logits.float(), labels)
         return total / images
+
+    def figures(self, prediction: EvalPrediction) -> dict[str, float]:
+        """The accuracy that steers: each image counts as much as it does in the loss."""
+        logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
+        right = np.asarray(logits).argmax(-1) == prediction.label_ids
+        weights = None if self.class_weights is None else self.class_weights[prediction.label_ids]
+        return {"accuracy": float(np.average(right, weights=weights))}
 
 
 class BackboneTrainer(Trainer):
@@ -132,9 +140,9 @@ def train_backbone(
         eval_dataset=validation if evaluates else None,
         data_collator=collator,
         compute_loss_func=loss,
-        compute_metrics=_accuracy,
+        compute_metrics=loss.figures,
         callbacks=[callback, EpochCallback(images), *([steering] if evaluates else [])],
-        optimizers=(optimizer, LambdaLR(optimizer, schedule)),
+        optimizers=(optimizer, LambdaLR(optimizer, lambda step: schedule(step))),
     )
     trainer.remove_callback(PrinterCallback)
     checkpoint = newest_whole_checkpoint(run_folder)
@@ -151,7 +159,7 @@ def train_backbone(
         load_best(backbone.model, run_folder)
     elif callback.diverged:
         raise JobError(
-            f"the training diverged: after {steps:,} steps its loss is no number any more; "
+            f"the training diverged: after {steps:,} steps its loss has no bounds any more; "
             f"give a --learning-rate below {plan.learning_rate:.1g}",
         )
     backbone.model.to(memory_format=torch.contiguous_format).eval()
@@ -194,8 +202,3 @@ def training_arguments(
         seed=seed,
         data_seed=seed,
     )
-
-
-def _accuracy(prediction: EvalPrediction) -> dict[str, float]:
-    logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
-    return {"accuracy": float((np.asarray(logits).argmax(-1) == prediction.label_ids).mean())}

@@ -24,7 +24,7 @@ from tl_core.ml.backbone import (
     fingerprint,
     save_backbone,
 )
-from tl_core.ml.control import train_control
+from tl_core.ml.control import Control
 from tl_core.ml.data import targets_of
 from tl_core.ml.evaluation import check_parity, list_predictions
 from tl_core.ml.finetuning import Finetuning
@@ -55,7 +55,7 @@ def train(config: TrainConfig, settings: Settings, recorder: Recorder, inputs: I
         recorder.stage(CHECKING)
         opened = open_configured(config, settings, lambda _, step, total: recorder.advance(step, total))
         inputs = make_inputs(config, *opened)
-    division = _keep_division(inputs, recorder)
+    division, warnings = _keep_division(inputs, recorder)
     data = make_report(inputs.collection, inputs.duplicates, division).to_json()
     for note in [*inputs.collection.notes, *division.notes, *(f"warning: {text}" for text in data["warnings"])]:
         recorder.note(note)
@@ -66,6 +66,7 @@ def train(config: TrainConfig, settings: Settings, recorder: Recorder, inputs: I
     for note in backbone.notes:
         recorder.note(note)
 
+    recorder.note(_describe_task(config, backbone, division))
     alike = inputs.duplicates.groups
     if config.trains_backbone:
         folder = recorder.run.checkpoints_dir
@@ -84,10 +85,6 @@ def train(config: TrainConfig, settings: Settings, recorder: Recorder, inputs: I
     probabilities, parity = judge_saved_model(fresh, tested, outcome, settings, recorder)
     targets = np.asarray(targets_of(tested, backbone.labels))
     metrics = measure(probabilities, targets, backbone.labels, division.reported)
-    control = None
-    if config.control and not outcome.stopped:
-        right = probabilities.argmax(-1) == targets
-        control = train_control(config, inputs, division, outcome, right, settings, recorder)
 
     recorder.stage("writing the report")
     report = {
@@ -95,9 +92,10 @@ def train(config: TrainConfig, settings: Settings, recorder: Recorder, inputs: I
         "run_dir": str(recorder.run.dir),
         "model_dir": str(recorder.run.model_dir),
         "strategy": config.strategy,
-        "stopped": outcome.stopped or (control is not None and control["stopped"]),
+        "stopped": outcome.stopped,
+        "warnings": warnings,
         "metrics": {**metrics, "method": outcome.method},
-        "control": control,
+        "control": None,
         "parity": parity,
         "data": data,
         "backbone": _describe_backbone(backbone, outcome.trained),
@@ -113,24 +111,40 @@ def train(config: TrainConfig, settings: Settings, recorder: Recorder, inputs: I
         "predictions": list_predictions(tested, probabilities, backbone.labels),
     }
     _publish(fresh, report, config, recorder.run)
+    if config.control and not outcome.stopped:
+        right = probabilities.argmax(-1) == targets
+        control = Control(config, inputs, division, outcome, right, settings, recorder).run()
+        report |= {"control": control, "stopped": control["stopped"], "seconds": _spent(inputs, outcome, recorder.run)}
+        _write_card(recorder.run.model_dir, report, config)
+        write_json(recorder.run.report_path, report)
     return report
 
 
-def _keep_division(inputs: Inputs, recorder: Recorder) -> Division:
-    """The division that this run was begun with, whatever has happened to the folder since; else today's, kept."""
+def _keep_division(inputs: Inputs, recorder: Recorder) -> tuple[Division, list[str]]:
+    """The division that this run was begun with, whatever has happened to the folder since; else today's, kept.
+
+    And what must be said wherever its figures are.
+    """
     parts = recall_parts(recorder.run)
     if parts is not None:
-        return parts.divide(inputs.collection)
+        division = parts.divide(inputs.collection)
+        return division, _warn_of(parts.inherited, inputs, division, recorder)
     began_from = recall_parts(Run(inputs.source.path.parent)) if inputs.source.kind == "run" else None
     inherited = began_from.fitted if began_from is not None else frozenset()
-    taught = sum(inputs.collection.pictures[index].digest in inherited for index in inputs.division.test)
-    if taught:
-        recorder.note(
-            f"warning: {taught:,} of the {len(inputs.division.test):,} test images were taught to the run that this "
-            "one begins from: the figures will be too good. The same --seed on the same images keeps them apart."
-        )
     remember_parts(recorder.run, inputs.collection, inputs.division, inherited)
-    return inputs.division
+    return inputs.division, _warn_of(inherited, inputs, inputs.division, recorder)
+
+
+def _warn_of(inherited: frozenset[str], inputs: Inputs, division: Division, recorder: Recorder) -> list[str]:
+    taught = sum(inputs.collection.pictures[index].digest in inherited for index in division.test)
+    if not taught:
+        return []
+    sentence = (
+        f"{taught:,} of the {len(division.test):,} test images were taught to the run that this one begins from: the "
+        "figures are too good. The same --seed on the same images keeps them apart."
+    )
+    recorder.note(f"warning: {sentence}")
+    return [sentence]
 
 
 def judge_saved_model(
@@ -168,10 +182,8 @@ def _spent(inputs: Inputs, outcome: Outcome, run: Run) -> dict[str, float]:
 
 def _publish(fresh: Path, report: dict[str, Any], config: TrainConfig, run: Run) -> None:
     """Put a complete model folder in place, then the report: a kill leaves whole folders, old or new."""
-    portable = config.portable().to_json()
-    write_json(fresh / "training_config.json", portable)
-    handed_on = {**report, "data": {**report["data"], "source": portable["data"]}}
-    write_atomically(fresh / "README.md", render_card(handed_on, portable))
+    write_json(fresh / "training_config.json", config.portable().to_json())
+    _write_card(fresh, report, config)
     old = run.dir / "model.old"
     shutil.rmtree(old, ignore_errors=True)
     if run.model_dir.exists():
@@ -179,6 +191,21 @@ def _publish(fresh: Path, report: dict[str, Any], config: TrainConfig, run: Run)
     fresh.rename(run.model_dir)
     write_json(run.report_path, report)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_card(model_dir: Path, report: dict[str, Any], config: TrainConfig) -> None:
+    portable = config.portable().to_json()
+    handed_on = {**report, "data": {**report["data"], "source": portable["data"]}}
+    write_atomically(model_dir / "README.md", render_card(handed_on, portable))
+
+
+def _describe_task(config: TrainConfig, backbone: Backbone, division: Division) -> str:
+    parts = {"train": division.train, "steer": division.validation, "test": division.test}
+    images = ", ".join(f"{len(indices):,} {part}" for part, indices in parts.items() if indices)
+    return (
+        f"{config.strategy}: {backbone.source.named}, {backbone.parameters / 1e6:.1f} M parameters, "
+        f"{len(backbone.labels)} classes; of the images {images}"
+    )
 
 
 def _describe_backbone(backbone: Backbone, trained: Sequence[str]) -> dict[str, Any]:
