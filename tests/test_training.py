@@ -15,11 +15,12 @@ from transformers import AutoModelForImageClassification, pipeline
 import tl_core
 from tl_core.cli import main
 from tl_core.config import TrainConfig
-from tl_core.errors import JobError
+from tl_core.errors import DataError, JobError
 from tl_core.jobs import start_worker
 from tl_core.ml.worker import work
 from tl_core.runs import Run, create_run, find_run
 from tl_core.settings import Settings
+from tl_core.terminal import lines_of_training
 
 FILES_OF_A_RUN = {
     "config.json",
@@ -293,3 +294,20 @@ def test_a_run_takes_its_options_as_keywords_too(photos: Path, tmp_path: Path) -
     report = tl_core.train(data=str(photos), model=str(save_resnet(tmp_path / "m").path))
     assert report["metrics"]["images"] > 0
     assert {"train", "check", "predict"} <= set(dir(tl_core))
+
+
+def test_the_data_can_be_the_one_thing_that_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no-such-folder"):
+        tl_core.train(tmp_path / "no-such-folder")
+    with pytest.raises(DataError, match="no sample .nothing"):
+        tl_core.train("sample:nothing")
+
+
+def test_figures_that_are_too_good_say_so_wherever_they_are(photos: Path, tmp_path: Path, settings: Settings) -> None:
+    first = tl_core.train(photos, model=str(save_resnet(tmp_path / "m").path))
+    again = tl_core.train(photos, model=first["run_id"], seed=5)
+    (sentence,) = again["warnings"]
+    assert "were taught to the run that this one begins from" in sentence
+    assert sentence in lines_of_training(again)
+    assert sentence in (Path(again["model_dir"]) / "README.md").read_text(encoding="utf-8")
+    assert first["warnings"] == []

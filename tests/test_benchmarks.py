@@ -1,0 +1,59 @@
+"""The benchmark of strategies: nested training sets, one test set, and results that outlive a kill."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from models import save_resnet
+from pictures import make_folder
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks import transfer
+from tl_core.images.duplicates import find_duplicates
+from tl_core.images.splits import divide
+from tl_core.settings import Settings
+from tl_core.sources import open_data
+
+
+def names(folder: Path) -> set[str]:
+    return {str(file.relative_to(folder)) for file in folder.rglob("*.*")}
+
+
+def test_training_sets_are_nested_and_the_test_set_is_the_same(tmp_path: Path, settings: Settings) -> None:
+    collection = open_data(str(make_folder(tmp_path / "photos", {"a": 40, "b": 20})), settings)
+    division = divide(collection, find_duplicates(collection.pictures).groups, 0, folds_allowed=False)
+    for per_class in ("5", "10", "all"):
+        transfer.lay_out(collection, division, per_class, 0, tmp_path / per_class)
+    few, more, everything = (names(tmp_path / per_class / "train") for per_class in ("5", "10", "all"))
+    assert len(few) == 10 and few < more < everything
+    assert len(everything) == len(division.train) + len(division.validation)
+    assert names(tmp_path / "5" / "test") == names(tmp_path / "all" / "test")
+    assert len(names(tmp_path / "5" / "test")) == len(division.test)
+
+
+def test_it_goes_on_where_it_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos, model = make_folder(tmp_path / "photos", {"a": 40, "b": 40}), save_resnet(tmp_path / "m").path
+    results = tmp_path / "results.jsonl"
+    command = ["transfer", str(photos), "--models", f"{model}", "--strategies", "frozen,full", "--per-class", "10"]
+    monkeypatch.setattr(sys, "argv", [*command, "--seeds", "0", "--max-steps", "2", "--out", str(results)])
+    transfer.main()
+    table = capsys.readouterr().out
+    whole = results.read_text(encoding="utf-8")
+    assert [json.loads(line)["strategy"] for line in whole.splitlines()] == ["frozen", "full"]
+    results.write_text(whole[:-20], encoding="utf-8")  # killed while it wrote the second line
+    transfer.main()
+    again = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+    assert [line["strategy"] for line in again] == ["frozen", "full"]
+    assert again[0] == json.loads(whole.splitlines()[0])
+    assert again[1]["accuracy"] == json.loads(whole.splitlines()[1])["accuracy"]
+    assert table.count("| `frozen` |") == 1 and "photos" in table
+
+
+def test_random_weights_are_a_backbone_too(tmp_path: Path) -> None:
+    model = transfer.find_model(f"{transfer.RANDOM}tiny-resnet", 0, tmp_path / "random")
+    assert (Path(model) / "model.safetensors").is_file()
+    assert transfer.find_model("tiny-resnet", 0, tmp_path) == "tiny-resnet"
