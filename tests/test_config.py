@@ -23,6 +23,12 @@ def test_text_is_converted() -> None:
     assert config.learning_rate == 0.001
 
 
+def test_what_is_derived_can_be_asked_for_by_a_word() -> None:
+    config = TrainConfig.parse({"data": "auto", "strategy": "full", "batch_size": "auto", "augment": "auto"})
+    assert (config.data, config.batch_size, config.augment) == ("auto", None, "auto")
+    assert "--seed is 'auto'" in problems({"data": "x", "seed": "auto"})[0]
+
+
 def test_every_problem_is_reported_together() -> None:
     found = problems({"strategy": "frozn", "epochs": "many", "seed": -1, "learning_rate": "nan", "bach_size": 4})
     assert len(found) == 6

@@ -166,7 +166,11 @@ class TrainConfig(BaseModel):
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> "TrainConfig":
-        """Validate `values` (text is converted). Raises ConfigError naming every problem found."""
+        """Validate `values`: text is converted, and "auto" is as if the option were left out where it is derived then.
+
+        Raises ConfigError naming every problem found.
+        """
+        values = {name: None if value == "auto" and name in _derived() else value for name, value in values.items()}
         try:
             config = cls.model_validate(dict(values))
         except ValidationError as failure:
@@ -265,6 +269,11 @@ _OF_TRAINED_BACKBONES = (
     *("minutes", "layer_decay", "warmup_steps", "max_grad_norm", "label_smoothing", "patience"),
     *("drop_path", "dropout", "augment", "mirror", "erase", "mix", "activation_checkpointing"),
 )
+
+
+def _derived() -> set[str]:
+    """Options with a number, or none where the run derives it."""
+    return {option.name for option in options() if option.default is None and option.kind in (int, float)}
 
 
 def options() -> list[Option]:

@@ -20,6 +20,7 @@ from tl_core.ml.data import read_picture, targets_of
 from tl_core.ml.feature_store import FeatureStore
 from tl_core.ml.features import compute_features
 from tl_core.ml.head_fitting import HeadFitting
+from tl_core.ml.heads import LinearHead
 from tl_core.ml.machine import current_device
 from tl_core.ml.outcome import Outcome
 from tl_core.ml.precision import Precision, choose_forward_precision
@@ -50,6 +51,7 @@ def train_frozen(
     fitting = HeadFitting(features, targets, groups, len(backbone.labels), config, recorder)
     fitted = fitting.cross_validate(division) if division.uses_folds else fitting.hold_out(division)
     write_head(head, fitted.head)
+    recorder.note(_describe_head(backbone, head, fitted.head))
     return Outcome(
         tested=fitted.tested,
         probabilities=fitted.probabilities,
@@ -103,6 +105,15 @@ def backbone_features(
     if features is None:
         raise StopRequested
     return features
+
+
+def _describe_head(backbone: Backbone, head: nn.Linear, fitted: LinearHead) -> str:
+    """What was trained, and how strongly it was regularised, in a line."""
+    learnt = sum(parameter.numel() for parameter in head.parameters())
+    line = f"trained the head: {learnt:,} of {backbone.parameters / 1e6:.2g} M parameters"
+    if fitted.strength is None:
+        return line
+    return f"{line}; L2 strength {fitted.strength:.2g} validates best" if fitted.scores else line
 
 
 def seconds_of_pass(backbone: Backbone, pictures: Sequence[Picture], precision: Precision, settings: Settings) -> float:
