@@ -299,7 +299,7 @@ def test_a_run_takes_its_options_as_keywords_too(photos: Path, tmp_path: Path) -
 def test_the_data_can_be_the_one_thing_that_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no-such-folder"):
         tl_core.train(tmp_path / "no-such-folder")
-    with pytest.raises(DataError, match="no sample .nothing"):
+    with pytest.raises(DataError, match="no sample 'nothing'"):
         tl_core.train("sample:nothing")
 
 
