@@ -62,6 +62,12 @@ def test_more_images_are_passed_over_fewer_times() -> None:
     assert passes[-1] >= 3
 
 
+def test_a_larger_backbone_takes_fewer_steps_over_few_images() -> None:
+    steps = [plan(50, parameters=parameters).steps for parameters in (1_000_000, 2_850_000, 25_000_000, 86_000_000)]
+    assert steps == [1_500, 1_250, 600, 400]
+    assert plan(50, parameters=300_000_000).steps == 400
+
+
 def test_a_larger_backbone_takes_smaller_steps() -> None:
     rates = [plan(parameters=parameters).learning_rate for parameters in (1_000_000, 25_000_000, 86_000_000)]
     assert rates == sorted(rates, reverse=True)

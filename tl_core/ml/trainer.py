@@ -130,7 +130,9 @@ def train_backbone(
     )
     schedule = WarmupCosine(plan.steps, plan.warmup_steps, callback.limit_seconds)
     callback.schedule = schedule
-    steering = SteeringCallback(callback, plan.evaluate_every, Steering(len(validation), plan.patience_steps))
+    steering = SteeringCallback(
+        callback, plan.evaluate_every, Steering(len(validation), len(backbone.labels), plan.patience_steps)
+    )
     loaders = min(MAX_LOADERS, workers - 1) if len(images) >= MIN_IMAGES_FOR_LOADERS else 0
     evaluates = len(validation) > 0
     trainer = BackboneTrainer(
