@@ -417,10 +417,14 @@ def test_stop_ends_a_worker_after_its_step(bench: Bench) -> None:
 
 @pytest.mark.slow
 def test_an_interrupt_stops_after_the_step_and_exits_130(bench: Bench, settings: Settings) -> None:
+    """Also where whoever read its progress has gone, as `| head` does."""
     words = bench.config(max_steps=100_000).command().split()[1:]
     process = subprocess.Popen(
-        [sys.executable, *words], cwd=Path(__file__).parent.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, *words], cwd=Path(__file__).parent.parent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
+    assert process.stderr is not None
+    process.stderr.readline()
+    process.stderr.close()
 
     def stepping() -> bool:
         runs = settings.runs_dir

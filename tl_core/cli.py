@@ -90,7 +90,7 @@ def _train_options(command: Callable[..., Any]) -> Callable[..., Any]:
             command = switch(command)
             continue
         metavar = "|".join(option.choices) or {int: "N", float: "X"}.get(option.kind, "TEXT")
-        default = "  [required]" if option.required else ""
+        default = "  [required]" if option.required else "  [default: auto]" if option.derived else ""
         default = default if option.default is None else f"  [default: {option.default}]"
         command = click.option(flag(option.name), option.name, metavar=metavar, help=_sentence(option.help) + default)(
             command

@@ -273,7 +273,7 @@ _OF_TRAINED_BACKBONES = (
 
 def _derived() -> set[str]:
     """Options with a number, or none where the run derives it."""
-    return {option.name for option in options() if option.default is None and option.kind in (int, float)}
+    return {option.name for option in options() if option.derived}
 
 
 def options() -> list[Option]:

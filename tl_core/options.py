@@ -27,6 +27,11 @@ class Option:
     kind: type
     bounds: dict[str, float]
 
+    @property
+    def derived(self) -> bool:
+        """Whether it is a number that is derived where it is left out, or given as "auto"."""
+        return self.default is None and not self.required and self.kind in (int, float)
+
 
 def option(default: Any, label: str, help: str, group: str, **bounds: Any) -> Any:
     """A field of a model; `...` as the default makes it required."""
@@ -102,4 +107,4 @@ def _allowed(option: Option, error_type: str) -> str:
         return f"at most {option.bounds['max_length']} characters"
     words = _PARSING.get(error_type) or ("a whole number" if option.kind is int else "a number")
     spoken = [f"{word} {option.bounds[side]:,}" for side, word in _SPOKEN_BOUNDS.items() if side in option.bounds]
-    return " ".join([words, ", ".join(spoken)] if spoken else [words])
+    return " ".join([words, ", ".join(spoken)] if spoken else [words]) + (", or auto" if option.derived else "")

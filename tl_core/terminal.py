@@ -102,7 +102,7 @@ def lines_of_training(report: dict[str, Any]) -> list[str]:
     lines = [
         "",
         spoken_accuracy(metrics) + (", each judged by folds that left it out" if metrics["method"] == "k-fold" else ""),
-        *report["warnings"],
+        *report.get("warnings", ()),
         *_lines_of_baseline(metrics),
         *_lines_of_control(report.get("control")),
         *_lines_of_parity(report["parity"]),
@@ -126,8 +126,10 @@ def _lines_of_baseline(metrics: dict[str, Any]) -> list[str]:
 
 
 def _lines_of_control(control: dict[str, Any] | None) -> list[str]:
-    if control is None or control["stopped"] or control["failed"]:
+    if control is None or control["stopped"]:
         return []
+    if control.get("failed"):
+        return [f"the control failed: {control['failed']}"]
     low, high = control["difference_ci"]
     doubt = ": not shown to be a difference" if low <= 0 <= high else ""
     return [

@@ -60,11 +60,11 @@ class RunCallback(TrainerCallback):
         ends = state.global_step >= state.max_steps
         if self.recorder.run.stop_requested() and not ends:
             self.stopped = True
-        if self.limit_seconds is not None and elapsed >= self.limit_seconds:
+        if self.limit_seconds is not None and elapsed >= self.limit_seconds and not ends:
             self.out_of_time = True
         if self.stopped or self.out_of_time:
             control.should_training_stop = True
-            control.should_save = not ends
+            control.should_save = True
         elif now - self._saved >= self.checkpoint_seconds and not ends:  # Trainer would go on from it, one step more
             control.should_save = True
 
@@ -115,7 +115,8 @@ class SteeringCallback(TrainerCallback):
         self.ended_early = False
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.steering.looks = kept_looks(self.run.folder, state.global_step)
+        if state.global_step:  # else the first look, if there is one, is still to come
+            self.steering.looks = kept_looks(self.run.folder, state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if control.should_training_stop or state.global_step >= state.max_steps:

@@ -8,13 +8,14 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
 from tl_core.config import TrainConfig
-from tl_core.errors import ModelError
+from tl_core.errors import JobError, ModelError
 from tl_core.files import read_json, write_json
 from tl_core.images.collection import TRAIN, VALIDATION, Collection
 from tl_core.images.splits import Division
@@ -28,6 +29,7 @@ from tl_core.ml.groups import LayerGroup, layer_groups, train_only
 from tl_core.ml.heads import class_weights
 from tl_core.ml.machine import current_device
 from tl_core.ml.memory import (
+    LESS_MEMORY,
     MIN_BATCH,
     available_memory,
     checkpoint_activations,
@@ -50,6 +52,7 @@ from tl_core.recorder import Recorder, StopRequested
 from tl_core.settings import Settings
 
 PLAN, END = "plan.json", "end.json"
+Kept = TypeVar("Kept", Plan, TrainingEnd)
 
 
 @dataclasses.dataclass
@@ -72,14 +75,17 @@ class Finetuning:
         groups = self._groups()
         plan = self._kept_plan(groups)
         trained = choose_trained(self.config.strategy, groups, plan.unfreeze_blocks)
-        end = self._ended() or self._train_within_memory(plan, groups, trained)
+        end = self._ended()
+        if end is None:
+            plan, end = self._train_within_memory(plan, groups, trained)
+        stages = (PROBING, self.stage) if self.config.strategy == "lp-ft" else (self.stage,)
         return Outcome(
             tested=list(self.division.test),
             probabilities=None,
             method="held-out",
             shipped=self._what_is_shipped(end),
             precision=Precision(**plan.precision),
-            seconds={"training": sum(self.recorder.run.seconds_in(stage) for stage in (PROBING, self.stage))},
+            seconds={"training": sum(self.recorder.run.seconds_in(stage) for stage in stages)},
             details={
                 **plan.to_json(),
                 "steps_done": end.steps,
@@ -105,7 +111,7 @@ class Finetuning:
         path = self.folder / PLAN
         kept = read_json(path)
         if kept is not None:
-            return Plan(**kept)
+            return _restore(Plan, kept)
         self.recorder.stage("planning")
         verdict = self._measure_mirror()
         about = Circumstances(
@@ -173,8 +179,11 @@ class Finetuning:
 
     def _train_within_memory(
         self, plan: Plan, groups: Sequence[LayerGroup], trained: Sequence[LayerGroup]
-    ) -> TrainingEnd:
-        """Train; where a GPU runs out of memory all the same, go on with half as many images at a time."""
+    ) -> tuple[Plan, TrainingEnd]:
+        """Train; where a GPU runs out of memory all the same, go on with half as many images at a time.
+
+        Returns the plan as it was then followed.
+        """
         model = self.backbone.model
         if plan.activation_checkpointing:
             checkpoint_activations(model)
@@ -182,10 +191,12 @@ class Finetuning:
         begun = {name: value.cpu() for name, value in model.state_dict().items()} if on_gpu else {}
         while True:
             try:
-                return self._train(plan, groups, trained)
-            except torch.OutOfMemoryError:
+                return plan, self._train(plan, groups, trained)
+            except torch.OutOfMemoryError as failure:
                 if plan.micro_batch <= MIN_BATCH:
-                    raise
+                    raise JobError(
+                        f"the GPU has too little free memory to train {MIN_BATCH} images at a time; {LESS_MEMORY}"
+                    ) from failure
             images, half = len(self.division.train), plan.micro_batch // 2
             batch, micro, _ = fit_batch(plan.batch_size, images, half)
             plan = dataclasses.replace(plan, batch_size=batch, micro_batch=micro)
@@ -261,7 +272,7 @@ class Finetuning:
             return None
         load_best(self.backbone.model, self.folder)
         self.recorder.note("the training had ended already")
-        return TrainingEnd(**kept)
+        return _restore(TrainingEnd, kept)
 
     # ---------------------------------------------------------------- words
 
@@ -286,6 +297,14 @@ class Finetuning:
             f"{on}; its weights are those of step {end.shipped_step:,} of {end.steps:,}, after which it grew worse on "
             f"the {len(self.division.validation):,} validation images."
         )
+
+
+def _restore(kind: type[Kept], values: dict[str, Any]) -> Kept:
+    """A value that an earlier process of the run kept. Raises JobError where another version of this project did."""
+    try:
+        return kind(**values)
+    except TypeError as failure:
+        raise JobError("this run began with another version of this project; start it again") from failure
 
 
 def ask_about_mirror(

@@ -117,7 +117,7 @@ def _describe_head(backbone: Backbone, head: nn.Linear, fitted: LinearHead) -> s
 
 
 def seconds_of_pass(backbone: Backbone, pictures: Sequence[Picture], precision: Precision, settings: Settings) -> float:
-    """About how long the features of `pictures` take that are not stored yet, from those of a few."""
+    """About how long features of all `pictures` take, from those of a few; rather too long than too short."""
     head = linear_head(backbone)
     few = pictures[:FEATURE_BATCH]
     begun = time.perf_counter()

@@ -8,7 +8,6 @@ fitted on varied pictures, softly. Must not know runs beyond their progress, nor
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tl_core.ml.backbone import Backbone, linear_head, write_head
 from tl_core.ml.data import Collator, EvaluationImages, TrainingImages
 from tl_core.ml.frozen import encode_batch
-from tl_core.ml.heads import LinearHead, fit_exact, refit, strongest_alike
+from tl_core.ml.heads import DEFAULT_STRENGTH, fit_exact, refit, strongest_alike
 from tl_core.ml.machine import current_device
 from tl_core.ml.precision import Precision
 from tl_core.recorder import Recorder
@@ -41,14 +40,14 @@ def fit_probe(
     batch_size: int,
     class_weights: np.ndarray | None,
     recorder: Recorder,
-) -> LinearHead:
+) -> None:
     """Bring the batch norms of `backbone.model` to `images`, fit a head and write it into the model.
 
     `collator` does not mix. Validation images choose the strength and nothing else, so that they can steer what
     follows. Raises ModelError for a classifier that no head can be written into, StopRequested.
     """
     head = linear_head(backbone)
-    backbone.model.to(device=current_device(), memory_format=precision.memory_format)
+    backbone.model.to(device=current_device(), memory_format=precision.memory_format).eval()
     images.epoch = PROBE_EPOCH
     recorder.stage(PROBING)
     _settle_batch_norms(backbone.model, _batches(images, collator, batch_size, recorder), precision)
@@ -62,11 +61,8 @@ def fit_probe(
     held = encode(validation) if len(validation) else None
     classes = len(backbone.labels)
     fitted = fit_exact(features, targets, classes, weights=class_weights, validation=held)
-    if fitted.scores:
-        strength = SOFTENING * strongest_alike(fitted.scores, len(validation))
-        fitted = replace(refit(features, targets, classes, strength, class_weights), scores=fitted.scores)
-    write_head(head, fitted)
-    return fitted
+    strength = strongest_alike(fitted.scores, len(validation)) if fitted.scores else DEFAULT_STRENGTH
+    write_head(head, refit(features, targets, classes, SOFTENING * strength, class_weights))
 
 
 def _batches(

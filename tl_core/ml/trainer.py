@@ -179,7 +179,7 @@ def training_arguments(
     plan: Plan, precision: Precision, seed: int, folder: str, loaders: int, evaluates: bool, look_first: bool
 ) -> TrainingArguments:
     """The one place where a plan becomes TrainingArguments."""
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=folder,
         per_device_train_batch_size=plan.micro_batch,
         gradient_accumulation_steps=plan.accumulation,
@@ -204,3 +204,7 @@ def training_arguments(
         seed=seed,
         data_seed=seed,
     )
+    # One process computes on one device: spread over several, a step would have as many times its images, and frozen
+    # layers would only rest in the copy that is not used.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments

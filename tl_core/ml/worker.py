@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,8 +145,9 @@ def _interrupts_as_stop(run: Run) -> Iterator[None]:
             return
         for each in previous:
             signal.signal(each, signal.default_int_handler)
-        print("stopping after this step, and saving; once more to end at once", file=sys.stderr, flush=True)
         run.request_stop()
+        with suppress(OSError):  # nobody may be reading any more
+            print("stopping after this step, and saving; once more to end at once", file=sys.stderr, flush=True)
 
     for number in previous:
         signal.signal(number, ask)
