@@ -109,6 +109,8 @@ def measure(cell: dict[str, Any], collection: Collection, division: Division) ->
             seed=cell["seed"],
             **options,
         )
+        if report["stopped"]:
+            raise SystemExit("stopped; started again, it goes on with this training from its beginning")
         metrics = report["metrics"]
         return {
             "accuracy": metrics["accuracy"],
