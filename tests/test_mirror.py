@@ -267,7 +267,9 @@ def test_a_mirrored_picture_is_prepared_as_any_other(tmp_path: Path, settings: S
     source = save_resnet(tmp_path / "m")
     backbone = load_backbone(source, collection.classes)
     head = mirror.find_head(backbone.model, backbone.input_size)
-    made = mirror._mirrored_features(backbone, head, collection.pictures, FP32, settings, recorder(settings))
+    made = mirror.backbone_features(
+        backbone, head, collection.pictures, FP32, settings, recorder(settings), mirrored=True
+    )
     saved = []
     for picture in collection.pictures:
         path = tmp_path / f"{picture.digest}.png"

@@ -90,7 +90,6 @@ class Finetuning:
                 **plan.to_json(),
                 "steps_done": end.steps,
                 "shipped_step": end.shipped_step,
-                "trained": [group.name for group in trained],
             },
             trained=[group.name for group in trained],
             stopped=end.stopped,
@@ -207,7 +206,8 @@ class Finetuning:
 
     def _train(self, plan: Plan, groups: Sequence[LayerGroup], trained: Sequence[LayerGroup]) -> TrainingEnd:
         backbone, recorder, seed = self.backbone, self.recorder, self.config.seed
-        begins = newest_whole_checkpoint(self.folder) is None
+        checkpoint = newest_whole_checkpoint(self.folder)
+        begins = checkpoint is None
         if begins and recorder.run.stop_requested():
             raise StopRequested
         spent = recorder.run.seconds_in(self.stage)
@@ -230,6 +230,7 @@ class Finetuning:
                 TrainingLoss(weights, plan.label_smoothing),
                 plan,
                 RunCallback(recorder, self.folder, self.config.checkpoint_minutes, self.config.minutes, spent),
+                checkpoint=checkpoint,
                 seed=seed,
                 workers=self.settings.workers,
                 look_first=self.config.strategy == "lp-ft" and begins,

@@ -10,6 +10,7 @@ from dataclasses import asdict
 
 import numpy as np
 import torch
+from PIL import ImageOps
 from torch import nn
 
 from tl_core.config import TrainConfig
@@ -75,11 +76,16 @@ def backbone_features(
     precision: Precision,
     settings: Settings,
     recorder: Recorder,
+    *,
+    mirrored: bool = False,
 ) -> np.ndarray:
-    """(N, D) float32: what enters `head`, the model's own classifier, from the store where it is known."""
+    """(N, D) float32: what enters `head`, the model's own classifier, from the store where it is known.
+
+    With `mirrored`, of the mirror images of the pictures. Raises StopRequested, DataError, ModelError.
+    """
     device = current_device()
     model = backbone.model.to(device=device, memory_format=precision.memory_format).eval()
-    key = f"{fingerprint(backbone)}-{precision.dtype}"
+    key = f"{fingerprint(backbone)}-{precision.dtype}" + ("-mirrored" if mirrored else "")
 
     def encode(batch: Sequence[torch.Tensor]) -> np.ndarray:
         pixels = torch.cat(list(batch)).to(device, memory_format=precision.memory_format)
@@ -87,9 +93,9 @@ def backbone_features(
 
     def load(picture: Picture) -> torch.Tensor:
         upright = read_picture(picture.path, settings.max_pixels)
-        return preprocess(backbone.processor, [upright])
+        return preprocess(backbone.processor, [ImageOps.mirror(upright) if mirrored else upright])
 
-    recorder.stage("computing features", len(pictures))
+    recorder.stage("asking about mirror images" if mirrored else "computing features", len(pictures))
     with FeatureStore(settings.features_dir, key, recorder.note) as store:
         features = compute_features(
             pictures,

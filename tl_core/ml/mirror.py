@@ -11,25 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from PIL import ImageOps
 from scipy.special import betainc, ndtri
-from torch import nn
 
 from tl_core.errors import ModelError
 from tl_core.images.collection import Picture
 from tl_core.images.splits import folds
-from tl_core.ml.backbone import Backbone, find_head, fingerprint
-from tl_core.ml.data import read_picture, targets_of
-from tl_core.ml.feature_store import FeatureStore
-from tl_core.ml.features import compute_features
-from tl_core.ml.frozen import FEATURE_BATCH, backbone_features, encode_batch
+from tl_core.ml.backbone import Backbone, find_head
+from tl_core.ml.data import targets_of
+from tl_core.ml.frozen import backbone_features
 from tl_core.ml.heads import fit_exact, refit
 from tl_core.ml.logistic_regression import Floats, Integers
-from tl_core.ml.machine import current_device
 from tl_core.ml.precision import Precision
-from tl_core.ml.preprocessing import preprocess
-from tl_core.recorder import Recorder, StopRequested
+from tl_core.recorder import Recorder
 from tl_core.settings import Settings
 
 # Of what the head knows beyond saying the commonest class, the part that may be lost on mirror images. It has seen none
@@ -89,7 +82,7 @@ def measure_mirror(
     except ModelError as failure:
         return _unmeasured(f"whether they keep their class cannot be measured: {failure.message}")
     features = backbone_features(backbone, head, asked, precision, settings, recorder)
-    mirrored = _mirrored_features(backbone, head, asked, precision, settings, recorder)
+    mirrored = backbone_features(backbone, head, asked, precision, settings, recorder, mirrored=True)
     targets = np.asarray(targets_of(asked, backbone.labels))
     return judge_mirror(*_ask(features, mirrored, targets, len(backbone.labels), seed), backbone.labels)
 
@@ -173,42 +166,6 @@ def _choose(pictures: Sequence[Picture], groups: Sequence[int], seed: int) -> li
         of_class.setdefault(pictures[index].label, []).append(index)
     share = MAX_IMAGES // max(1, len(of_class))
     return sorted(index for members in of_class.values() for index in members[:share])
-
-
-def _mirrored_features(
-    backbone: Backbone,
-    head: nn.Linear,
-    pictures: Sequence[Picture],
-    precision: Precision,
-    settings: Settings,
-    recorder: Recorder,
-) -> np.ndarray:
-    """As `backbone_features`, of the mirror images."""
-    device = current_device()
-    model = backbone.model.to(device).eval()
-
-    def encode(batch: Sequence[torch.Tensor]) -> np.ndarray:
-        return encode_batch(model, head, torch.cat(list(batch)).to(device), precision)
-
-    def load(picture: Picture) -> torch.Tensor:
-        return preprocess(backbone.processor, [ImageOps.mirror(read_picture(picture.path, settings.max_pixels))])
-
-    recorder.stage("asking about mirror images", len(pictures))
-    key = f"{fingerprint(backbone)}-{precision.dtype}-mirrored"
-    with FeatureStore(settings.features_dir, key, recorder.note) as store:
-        features = compute_features(
-            pictures,
-            load,
-            encode,
-            store,
-            batch_size=FEATURE_BATCH,
-            workers=settings.workers,
-            progress=recorder.progress,
-            should_stop=recorder.run.stop_requested,
-        )
-    if features is None:
-        raise StopRequested
-    return features
 
 
 def _ask(

@@ -18,7 +18,7 @@ from transformers import EvalPrediction, PrinterCallback, Trainer, TrainingArgum
 from tl_core.errors import JobError
 from tl_core.ml.backbone import Backbone
 from tl_core.ml.callbacks import EpochCallback, RunCallback, SteeringCallback
-from tl_core.ml.checkpoints import KEPT_CHECKPOINTS, best_step, load_best, newest_whole_checkpoint
+from tl_core.ml.checkpoints import KEPT_CHECKPOINTS, best_step, load_best
 from tl_core.ml.data import Collator, EvaluationImages, TrainingImages
 from tl_core.ml.groups import LayerGroup
 from tl_core.ml.machine import current_device
@@ -112,11 +112,12 @@ def train_backbone(
     plan: Plan,
     callback: RunCallback,
     *,
+    checkpoint: Path | None,
     seed: int,
     workers: int,
     look_first: bool,
 ) -> TrainingEnd:
-    """Train `backbone.model` in place, from the newest whole checkpoint where the run has one; leaves the best weights.
+    """Train `backbone.model` in place, from `checkpoint` where there is one; leaves the best weights.
 
     `look_first`: the weights that it begins with are a candidate too. Raises JobError for a training that diverged.
     """
@@ -147,7 +148,6 @@ def train_backbone(
         optimizers=(optimizer, LambdaLR(optimizer, lambda step: schedule(step))),
     )
     trainer.remove_callback(PrinterCallback)
-    checkpoint = newest_whole_checkpoint(run_folder)
     if checkpoint is not None:
         callback.recorder.note(f"continuing from step {checkpoint.name.rsplit('-', 1)[-1]}")
     resting = hold_frozen(backbone.model, trained.frozen)
