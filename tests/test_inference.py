@@ -1,5 +1,7 @@
 """A saved model that answers: what it says, and the sentences for models that cannot."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,12 @@ from transformers import (
     pipeline,
 )
 
+from tl_core import api
 from tl_core.errors import DataError, ModelError
-from tl_core.ml.inference import Predictor, load_predictor, rank_labels
+from tl_core.ml.inference import Predictor, PredictorCache, load_predictor, rank_labels, recall_predictor
 from tl_core.ml.preprocessing import load_processor
-from tl_core.sources import ModelSource
+from tl_core.settings import read_settings
+from tl_core.sources import ModelSource, open_model
 
 MAX_PIXELS = 1_000_000
 
@@ -130,3 +134,58 @@ def test_no_pictures_are_no_rows(tmp_path: Path) -> None:
 def test_ranks_begin_with_the_best() -> None:
     row = np.array([0.2, 0.5, 0.3], np.float32)
     assert [entry["label"] for entry in rank_labels(row, ["a", "b", "c"], 2)] == ["b", "c"]
+
+
+def test_a_predictor_is_kept_until_its_weights_are_replaced(tmp_path: Path, picture: Path) -> None:
+    source = save_vit(tmp_path / "model")
+    first = recall_predictor(source)
+    assert recall_predictor(source) is first
+    save_vit(source.path, seed=1)
+    replaced = recall_predictor(source)
+    assert replaced is not first
+    assert (replaced.read([picture], MAX_PIXELS) != first.read([picture], MAX_PIXELS)).any()
+
+
+def test_other_class_names_are_another_predictor(tmp_path: Path) -> None:
+    source = save_vit(tmp_path)
+    recall_predictor(source)
+    edit_config(source, id2label={"0": "a", "1": "b", "2": "c"}, label2id={"a": 0, "b": 1, "c": 2})
+    os.utime(source.path / "config.json", ns=(1, 1))
+    assert recall_predictor(source).labels == ["a", "b", "c"]
+
+
+def test_the_predictors_asked_last_are_kept(tmp_path: Path) -> None:
+    sources = [save_resnet(tmp_path / str(number), seed=number) for number in range(3)]
+    cache = PredictorCache(kept=2)
+    first, second = cache.get(sources[0]), cache.get(sources[1])
+    assert cache.get(sources[0]) is first
+    cache.get(sources[2])
+    assert cache.get(sources[0]) is first
+    assert cache.get(sources[1]) is not second
+
+
+def test_threads_that_ask_at_once_get_one_predictor(tmp_path: Path, picture: Path) -> None:
+    source, cache = save_vit(tmp_path / "model"), PredictorCache()
+    with ThreadPoolExecutor(8) as pool:
+        predictors = list(pool.map(lambda _: cache.get(source), range(8)))
+        rows = list(pool.map(lambda one: one.read([picture], MAX_PIXELS), predictors))
+    assert len(set(map(id, predictors))) == 1
+    assert all((row == rows[0]).all() for row in rows)
+
+
+def test_a_model_that_cannot_be_opened_is_not_kept(tmp_path: Path) -> None:
+    source = save_vit(tmp_path, classes=1)
+    cache = PredictorCache()
+    for _ in range(2):
+        with pytest.raises(ModelError, match="1 output"):
+            cache.get(source)
+    save_vit(tmp_path)
+    assert len(cache.get(source).labels) == 3
+
+
+def test_a_warm_model_has_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = []
+    judge = Predictor.judge
+    monkeypatch.setattr(Predictor, "judge", lambda self, pictures: answered.append(self) or judge(self, pictures))
+    api.warm()
+    assert answered == [recall_predictor(open_model("tiny-resnet", read_settings()))]

@@ -7,7 +7,7 @@ import pytest
 
 from tl_core.config import TrainConfig
 from tl_core.ml.augmentation import Augmentation
-from tl_core.ml.plan import FINETUNE_MIN_STEPS, SCRATCH_MIN_STEPS, Circumstances, Plan, make_plan
+from tl_core.ml.plan import FINETUNE_MIN_STEPS, SCRATCH_MIN_STEPS, Circumstances, Plan, derived_figures, make_plan
 
 STRATEGIES = ["last-blocks", "full", "lp-ft", "scratch"]
 
@@ -121,3 +121,27 @@ def test_augmentation_is_what_was_asked_or_measured(options: dict[str, object], 
 def test_a_plan_reads_back_the_same() -> None:
     made = dataclasses.replace(plan(1443), precision={"dtype": "fp32"})
     assert Plan(**json.loads(json.dumps(made.to_json()))) == made
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("images", [10, 5_000, 1_000_000])
+def test_thoroughness_is_a_share_of_the_steps_and_says_so(images: int, strategy: str) -> None:
+    standard = plan(images, strategy=strategy)
+    quick, thorough = (plan(images, strategy=strategy, thoroughness=word) for word in ("quick", "thorough"))
+    assert quick.steps == max(standard.steps_per_epoch, round(standard.steps / 4))
+    assert thorough.steps == 3 * standard.steps
+    assert quick.reasons["steps"] == standard.reasons["steps"] + "; a quarter of that, as quick asks for"
+    assert thorough.reasons["steps"].endswith("three times that, as thorough asks for")
+
+
+def test_every_derived_figure_is_told_with_the_value_of_its_option() -> None:
+    made = plan(500, mirrored=True)
+    told = {figure.option: figure for figure in derived_figures(made)}
+    assert len(told) == len(made.reasons)
+    assert (told["max_steps"].value, told["max_steps"].label) == (made.steps, "Steps")
+    assert told["max_steps"].spoken == f"{made.steps:,}"
+    assert told["patience"].value * made.evaluate_every == made.patience_steps
+    assert told["augment"].value == "colour"
+    given = {option: figure.value for option, figure in told.items() if option != "augment"}
+    again = plan(500, mirrored=True, **given)
+    assert dataclasses.replace(again, reasons={}) == dataclasses.replace(made, reasons={})

@@ -19,7 +19,7 @@ from tl_core.config import TrainConfig
 from tl_core.errors import JobError
 from tl_core.files import read_json, write_json
 from tl_core.recorder import Recorder
-from tl_core.runs import Run, create_run, derive_state, find_run, list_runs
+from tl_core.runs import LOCAL_OWNER, Run, create_run, derive_state, find_run, list_runs
 from tl_core.settings import Settings
 
 CONFIG = TrainConfig.parse({"data": "sample:digits", "name": "My run"})
@@ -57,6 +57,73 @@ def test_states_are_derived(stored: str | None, started: bool, alive: bool, stop
 def test_an_end_is_an_end_whatever_the_process_does() -> None:
     for stored, alive, stop in itertools.product(("succeeded", "stopped", "failed"), (True, False), (True, False)):
         assert derive_state(stored, True, alive, stop) == stored  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("stored", "alive", "state"),
+    [
+        (None, False, "queued"),
+        ("stopped", False, "queued"),
+        ("failed", True, "queued"),  # the process that stored it is about to go
+        ("running", False, "queued"),
+        (None, True, "starting"),
+    ],
+)
+def test_a_run_in_the_queue_is_queued_until_a_process_is_named(stored: str | None, alive: bool, state: str) -> None:
+    assert derive_state(stored, True, alive, False, queued=True) == state  # type: ignore[arg-type]
+
+
+def test_runs_are_listed_by_owner(settings: Settings) -> None:
+    mine, theirs = create_run(CONFIG, settings), create_run(CONFIG, settings, "5f3a")
+    assert (mine.owner(), theirs.owner()) == (LOCAL_OWNER, "5f3a")
+    assert list_runs(settings) == [mine, theirs]
+    assert list_runs(settings, "5f3a") == [theirs]
+    (theirs.dir / "owner.json").write_text("{")
+    assert list_runs(settings, "5f3a") == list_runs(settings, "other") == []
+
+
+def test_a_view_says_what_is_trained_on_what_and_for_how_long(settings: Settings) -> None:
+    run = create_run(CONFIG, settings)
+    view = run.view()
+    assert (view.strategy, view.model, view.data, view.seconds) == (CONFIG.strategy, CONFIG.model, CONFIG.data, 0)
+    run.claim(os.getpid())
+    write_json(run.dir / "status.json", {"state": "stopped", "started": 100.0, "updated": 107.0})
+    assert run.view().seconds == 7
+    run.claim(os.getpid())
+    assert run.view().seconds == 7, "a process that goes on has not begun at 0"
+    write_json(run.dir / "status.json", {"state": "failed", "started": 200.0, "updated": 203.0})
+    assert run.view().seconds == 10
+
+
+def test_only_new_events_are_read(settings: Settings) -> None:
+    run = create_run(CONFIG, settings)
+    assert run.events_since(0) == ([], 0)
+    recorder = Recorder(run)
+    recorder.event("note", text="日本")
+    (first,), offset = run.events_since(0)
+    assert first["text"] == "日本" and offset == (run.dir / "events.jsonl").stat().st_size
+    recorder.event("note", text="b")
+    with (run.dir / "events.jsonl").open("a") as stream:
+        stream.write('{"time": 5, "ki')  # still being written
+    (second,), after = run.events_since(offset)
+    assert second["text"] == "b"
+    with (run.dir / "events.jsonl").open("a") as stream:
+        stream.write('nd": "end"}\n')
+    assert run.events_since(after)[0] == [{"time": 5, "kind": "end"}]
+    assert len(run.events()) == 3
+
+
+def test_the_end_of_a_log_is_its_last_whole_lines(settings: Settings) -> None:
+    run = create_run(CONFIG, settings)
+    assert run.log_tail(5) == ""
+    run.log_path.write_text("a\nb\nc\n")
+    assert run.log_tail(2) == "b\nc"
+    assert run.log_tail(9) == "a\nb\nc"
+    assert run.log_tail(0) == ""
+    run.log_path.write_text("".join(f"line {number} é\n" for number in range(50_000)), encoding="utf-8")
+    found = run.log_tail(100_000).split("\n")
+    assert found[-1] == "line 49999 é" and 1_000 < len(found) < 50_000
+    assert all(line.startswith("line ") and line.endswith(" é") for line in found)
 
 
 def test_a_recorder_tells_a_run_from_start_to_end(settings: Settings) -> None:

@@ -14,13 +14,16 @@ __all__ = [
     "check",
     "evaluate",
     "models",
+    "pack",
     "predict",
+    "preview",
     "resume",
     "resume_in_background",
     "runs",
     "stop",
     "train",
     "train_in_background",
+    "warm",
 ]
 
 

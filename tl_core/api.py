@@ -11,15 +11,17 @@ wrong words has been said. Must not know flags, forms or terminals.
 import functools
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_core.catalogue import DEFAULT_MODEL
 from tl_core.config import TrainConfig
-from tl_core.errors import DataError
+from tl_core.errors import DataError, HubError
 from tl_core.files import existing_path
 from tl_core.images.collection import Collection, natural_key
 from tl_core.recorder import LogStream
-from tl_core.runs import Run, create_run, find_run, list_runs
+from tl_core.runs import LOCAL_OWNER, Run, create_run, find_run, list_runs
 from tl_core.settings import Settings, read_settings
 from tl_core.sources import ModelSource, Ticker, open_configured, open_data, open_model
 
@@ -38,15 +40,11 @@ def check(
     data: str, *, image_column: str | None = None, label_column: str | None = None, ticker: Ticker | None = None
 ) -> "Report":
     """What is in `data`, verified: classes, skipped files, duplicates, splits, warnings. Raises DataError, HubError."""
-    from tl_core.images.duplicates import find_duplicates
-    from tl_core.images.report import make_report
-    from tl_core.images.splits import divide
+    from tl_core.survey import make_survey
 
     settings = read_settings()
     collection = open_data(data, settings, image_column=image_column, label_column=label_column, ticker=ticker)
-    duplicates = find_duplicates(collection.pictures)
-    seed = TrainConfig.model_fields["seed"].default
-    return make_report(collection, duplicates, divide(collection, duplicates.groups, seed))
+    return make_survey(collection).report
 
 
 def train(
@@ -75,17 +73,20 @@ def train(
     return work(create_run(config, settings), settings, echo=echo, ticker=ticker, inputs=inputs)
 
 
-def train_in_background(config: TrainConfig | Mapping[str, Any], *, ticker: Ticker | None = None) -> Run:
-    """Verify the images here, then start a process of its own that trains; its run folder tells how far it is.
+def train_in_background(
+    config: TrainConfig | Mapping[str, Any], *, owner: str = LOCAL_OWNER, ticker: Ticker | None = None
+) -> Run:
+    """Verify the images here, then let a process of its own train; its run folder tells how far it is.
 
-    Raises TLError.
+    It starts at once, or waits in the queue while as many work in the background as may. Raises TLError.
     """
-    from tl_core.jobs import start_worker
+    from tl_core.jobs import check_room_in_queue, enqueue
 
     settings = read_settings()
+    check_room_in_queue(owner, settings)
     config, _, _ = _open_words(_parsed(config, {}), settings, ticker)
-    run = create_run(config, settings)
-    start_worker(run)
+    run = create_run(config, settings, owner)
+    enqueue(run, settings)
     return run
 
 
@@ -102,22 +103,27 @@ def resume(run: str, *, echo: LogStream | None = None, ticker: Ticker | None = N
 
 
 def resume_in_background(run: str) -> Run:
-    """Continue a run in a process of its own. Raises JobError for one that cannot be continued."""
-    from tl_core.jobs import check_resumable, start_worker
+    """Continue a run in a process of its own, at once or when its turn has come. Raises JobError where it cannot be."""
+    from tl_core.jobs import enqueue
 
-    found = find_run(run, read_settings())
-    check_resumable(found)
-    start_worker(found)
+    settings = read_settings()
+    found = find_run(run, settings)
+    enqueue(found, settings)
     return found
 
 
 def runs() -> list[dict[str, Any]]:
-    """All runs with their states, oldest first."""
-    return [run.view().to_json() for run in list_runs(read_settings())]
+    """All runs with their states and places in the queue, oldest first."""
+    from tl_core.jobs import queue_of
+
+    settings = read_settings()
+    queue = queue_of(settings)
+    return [run.view(queue).to_json() for run in list_runs(settings)]
 
 
 def stop(run: str, *, now: bool = False) -> dict[str, Any]:
-    """End a run after its current step and wait for that; `now` ends its process at once. Raises JobError."""
+    """End a run after its current step and wait for that; `now` ends its process at once. One that is queued leaves
+    the queue. Raises JobError."""
     from tl_core.jobs import kill_run, stop_run
 
     found = find_run(run, read_settings())
@@ -138,11 +144,11 @@ def predict(model: str, images: Sequence[str | Path], *, top: int = 0) -> dict[s
     settings = read_settings()
     source = open_model(model, settings, accept=_accept)
     files = [file for image in images for file in _files_of(str(image), source)]
-    from tl_core.ml.inference import load_predictor, rank_labels
+    from tl_core.ml.inference import rank_labels, recall_predictor
     from tl_core.ml.libraries import quieten
 
     quieten()
-    predictor = load_predictor(source)
+    predictor = recall_predictor(source)
     predictions, skipped = [], []
     for file, row in predictor.answer(files, settings.max_pixels):
         if isinstance(row, DataError):
@@ -186,6 +192,61 @@ def evaluate(
     )
     apart = {key: figures.pop(key) for key in ("per_class", "confusion_matrix", "labels")}
     return {"metrics": {**figures, "fitted_on": fitted}, **apart}
+
+
+def preview(config: TrainConfig | Mapping[str, Any], *, ticker: Ticker | None = None) -> dict[str, Any]:
+    """What `train` would do with a configuration and about how long it would take here, without doing it.
+
+    {groups, parameters, trained_parameters, image_size, figures, seconds, seconds_low, seconds_high, seconds_reason,
+    images}, as `tl_core.ml.preview` says. A model that has not been fetched from the Hub yet is not fetched for this:
+    raises HubError then, and whatever else `train` would raise before it begins.
+    """
+    settings = read_settings()
+    config = _parsed(config, {})
+    source = _model_at_hand(config, settings)
+    columns = {"image_column": config.image_column, "label_column": config.label_column}
+    collection = open_data(config.data, settings, **columns, ticker=ticker)
+    from tl_core.ml.libraries import quieten
+    from tl_core.ml.preview import preview as foresee
+
+    quieten()
+    return foresee(config, source, collection, settings)
+
+
+def warm(model: str = DEFAULT_MODEL) -> None:
+    """Load torch, transformers and a model, and let it answer once, so that the next answer comes at once.
+
+    Raises ModelError, HubError.
+    """
+    settings = read_settings()
+    source = open_model(model, settings, accept=_accept)
+    from PIL import Image
+
+    from tl_core.ml.inference import recall_predictor
+    from tl_core.ml.libraries import quieten
+
+    quieten()
+    recall_predictor(source).judge([Image.new("RGB", (64, 64))])
+
+
+def pack(run: str, folder: str | Path) -> Path:
+    """A zip of a run's model in `folder`, for plain transformers; its path. Raises JobError."""
+    from tl_core.packing import pack_model
+
+    return pack_model(find_run(run, read_settings()), Path(folder))
+
+
+def _model_at_hand(config: TrainConfig, settings: Settings) -> ModelSource:
+    """The backbone of a configuration, from this disk alone."""
+    from tl_core.hub.repository import Unreachable
+
+    try:
+        return open_model(config.model, replace(settings, offline=True), weights=config.needs_weights, accept=_accept)
+    except Unreachable as failure:
+        raise HubError(
+            f"{config.model} is not on this machine yet: the estimate comes once it has been fetched, which a training "
+            "does first of all"
+        ) from failure
 
 
 def _parsed(config: TrainConfig | Mapping[str, Any] | str | Path | None, options: Mapping[str, Any]) -> TrainConfig:

@@ -25,6 +25,7 @@ from tl_core.terminal import (
     lines_of_predictions,
     lines_of_runs,
     lines_of_training,
+    spoken_place,
 )
 
 INTERRUPTED = 130
@@ -139,7 +140,9 @@ def check(data: str, image_column: str | None, label_column: str | None, as_json
 @cli.command()
 @_train_options
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="Options from a JSON file; flags win.")
-@click.option("--background", is_flag=True, help="Return at once; a process of its own does the work.")
+@click.option(
+    "--background", is_flag=True, help="Return at once; a process of its own does the work, when its turn has come."
+)
 @_json_option
 def train(config_file: Path | None, background: bool, as_json: bool, **given: str | bool | None) -> int:
     """Train a classifier and measure it on images it has not seen."""
@@ -159,7 +162,9 @@ def train(config_file: Path | None, background: bool, as_json: bool, **given: st
 
 @cli.command()
 @click.argument("run")
-@click.option("--background", is_flag=True, help="Return at once; a process of its own does the work.")
+@click.option(
+    "--background", is_flag=True, help="Return at once; a process of its own does the work, when its turn has come."
+)
 @_json_option
 def resume(run: str, background: bool, as_json: bool) -> int:
     """Continue RUN from its last checkpoint, after a stop, a crash or a kill."""
@@ -173,8 +178,13 @@ def resume(run: str, background: bool, as_json: bool) -> int:
 
 
 def _say_started(run: Any, as_json: bool) -> int:
-    line = f"run {run.id} works in the background; `python -m tl_core runs` shows how far it is"
-    _answer(as_json, {"run_id": run.id, "run_dir": str(run.dir)}, [line])
+    from tl_core.jobs import queue_of
+    from tl_core.settings import read_settings
+
+    view = run.view(queue_of(read_settings()))
+    doing = f"waits for its turn, {spoken_place(view.place)}" if view.place else "works in the background"
+    line = f"run {run.id} {doing}; `python -m tl_core runs` shows how far it is"
+    _answer(as_json, {"run_id": run.id, "run_dir": str(run.dir), "place": view.place}, [line])
     return 0
 
 
@@ -248,7 +258,7 @@ def runs(as_json: bool) -> None:
 @click.option("--now", is_flag=True, help="End the process at once; work since the last checkpoint is lost.")
 @_json_option
 def stop(run: str, now: bool, as_json: bool) -> None:
-    """End RUN after its current step; what was reached is kept."""
+    """End RUN after its current step, or take it out of the queue; what was reached is kept."""
     from tl_core import api
     from tl_core.runs import RESUMABLE_STATES
 

@@ -79,6 +79,12 @@ class TrainConfig(BaseModel):
     )
 
     name: str | None = option(None, "Name", "a name for the run", "run", max_length=80)
+    thoroughness: Literal["quick", "standard", "thorough"] = option(
+        "standard",
+        "Thoroughness",
+        "how many steps are derived for a backbone that trains: quick takes a quarter, thorough three times as many",
+        "run",
+    )
     control: bool = option(
         False, "Control", "also train from random weights for the same time, to see what transfer gained", "run"
     )
@@ -209,6 +215,12 @@ class TrainConfig(BaseModel):
                 problems.append("--layer-decay cannot be used with --strategy scratch, whose blocks all know nothing")
             if self.control:
                 problems.append("--control is --strategy scratch itself; leave it out, or choose another strategy")
+        if self.thoroughness != "standard":
+            problems += [
+                f"--thoroughness changes how many steps are derived, and {flag(name)} gives them; leave one of them out"
+                for name in ("epochs", "max_steps")
+                if name in changed
+            ]
         if self.warmup_steps and self.max_steps and self.warmup_steps >= self.max_steps:
             problems.append(
                 f"--warmup-steps {self.warmup_steps} leaves nothing of --max-steps {self.max_steps} for the learning "
@@ -267,7 +279,7 @@ _OF_STEPS = ("epochs", "max_steps", "batch_size", "learning_rate", "weight_decay
 # What only the training of a backbone has.
 _OF_TRAINED_BACKBONES = (
     *("minutes", "layer_decay", "warmup_steps", "max_grad_norm", "label_smoothing", "patience"),
-    *("drop_path", "dropout", "augment", "mirror", "erase", "mix", "activation_checkpointing"),
+    *("drop_path", "dropout", "augment", "mirror", "erase", "mix", "activation_checkpointing", "thoroughness"),
 )
 
 

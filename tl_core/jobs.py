@@ -1,25 +1,117 @@
-"""Runs in the background: start a worker process, ask it to stop, end it when it does not.
+"""Runs in the background: a queue, a worker process for whoever is next, asked to stop, ended when it does not.
 
+The queue is the file `queued` in the folders of those that wait. It goes on whenever a run joins it, a worker ends or
+a page looks after it (`keep_queue`). Runs in the foreground neither wait nor are waited for.
 Must not know training; the worker is started by name, so that nothing here imports torch.
 """
 
+import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import filelock
 import psutil
 
 from tl_core.errors import JobError
 from tl_core.files import read_json, writing_to_home
 from tl_core.runs import LIVE_STATES, RESUMABLE_STATES, Run
-from tl_core.settings import read_settings
+from tl_core.settings import Settings, read_settings
 
 WORKER_MODULE = "tl_core.ml.worker"
+QUEUE_INTERVAL = 2.0  # seconds between two looks at the queue: how long a killed worker keeps the next one waiting
+
+_log = logging.getLogger(__name__)
+# Workers started by this process: until they are asked after, the system keeps those that ended as zombies.
+_children: set[subprocess.Popen[bytes]] = set()
+
+
+def enqueue(run: Run, settings: Settings) -> None:
+    """Let a new or resumable run wait for its turn, which may be at once; one that waits already keeps its place.
+
+    Raises JobError for a run that is being worked on or already finished, and when its folder cannot be written.
+    """
+    with writing_to_home(settings), run.hold():
+        check_resumable(run)
+        run.join_queue()
+    start_next(settings)
+
+
+def check_room_in_queue(owner: str, settings: Settings) -> None:
+    """Raises JobError in shared mode where as many runs of the owner wait as may."""
+    waiting = sum(Run(settings.runs_dir / run_id).owner() == owner for run_id in queue_of(settings))
+    if settings.shared and waiting >= settings.waiting_runs:
+        raise JobError(
+            f"{waiting} runs of yours wait already, and no more may (TL_WAITING_RUNS); stop one, or wait for the first"
+        )
+
+
+def queue_of(settings: Settings) -> list[str]:
+    """The ids of the runs that wait, the next one first."""
+    waiting = []
+    for file in settings.runs_dir.glob("*/queued"):
+        if (since := Run(file.parent).queued_since()) is not None:
+            waiting.append((since, file.parent.name))
+    return [run_id for _, run_id in sorted(waiting)]
+
+
+def start_next(settings: Settings) -> list[Run]:
+    """Start those that have waited longest, as far as `settings.parallel_runs` allows; the runs that were started.
+
+    A run that cannot be started now stays in the queue and is passed over. Raises JobError when the home folder cannot
+    be written.
+    """
+    for worker in list(_children):
+        if worker.poll() is not None:
+            _children.discard(worker)
+    if not queue_of(settings):
+        return []
+    started: list[Run] = []
+    with _queue_locked(settings):
+        free = settings.parallel_runs - _count_working(settings)
+        for run in (Run(settings.runs_dir / run_id) for run_id in queue_of(settings)):
+            if len(started) >= free:
+                break
+            try:
+                _children.add(start_worker(run))
+            except JobError as failure:
+                _log.warning("run %s has to wait on: %s", run.id, failure.message)
+                continue
+            started.append(run)
+    return started
+
+
+def keep_queue(settings: Settings, stopped: threading.Event) -> None:
+    """Look after the queue until `stopped`: a worker that was killed starts no next one. For a thread of its own."""
+    while not stopped.is_set():
+        try:
+            start_next(settings)
+        except (JobError, OSError) as failure:
+            _log.warning("the queue stands still and is tried again: %s", failure)
+        except Exception:  # one damaged run folder must not end the queue for everybody
+            _log.exception("the queue met a fault and is tried again")
+        stopped.wait(QUEUE_INTERVAL)
+
+
+def _count_working(settings: Settings) -> int:
+    folders = (file.parent for file in settings.runs_dir.glob("*/process.json"))
+    working = (run for run in map(Run, folders) if run.works_in_background())
+    return sum(run.view().state in LIVE_STATES for run in working)
+
+
+@contextmanager
+def _queue_locked(settings: Settings) -> Iterator[None]:
+    """Be the one that lets runs out of the queue. Whoever also holds a run takes this lock first."""
+    with ExitStack() as stack:
+        with writing_to_home(settings):
+            stack.enter_context(filelock.FileLock(settings.home / "queue.lock"))
+        yield
 
 
 def start_worker(run: Run) -> subprocess.Popen[bytes]:
@@ -43,7 +135,7 @@ def start_worker(run: Run) -> subprocess.Popen[bytes]:
             start_new_session=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         )
-        run.claim(worker.pid)
+        run.claim(worker.pid, background=True)
         return worker
 
 
@@ -63,23 +155,32 @@ def _signals_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def stop_run(run: Run) -> str:
-    """Ask a live run to finish its step and wait until it has ended; returns its state.
+def request_stop(run: Run) -> None:
+    """Ask a live run to end after its step, without waiting for that; one in the queue leaves it, and is stopped.
 
-    Raises JobError when the run is not live.
+    Raises JobError for a run that has ended.
     """
+    if _left_queue(run):
+        return
     _check_live(run)
     run.request_stop()
+
+
+def stop_run(run: Run) -> str:
+    """`request_stop`, and wait until the run has ended; returns its state. Raises JobError as that does."""
+    request_stop(run)
     while (state := run.view().state) in LIVE_STATES:
         time.sleep(0.1)
     return state
 
 
 def kill_run(run: Run) -> None:
-    """End a live run's process and everything it started, at once. What was not saved is lost.
+    """End a live run's process and everything it started, at once; one in the queue leaves it. The next one starts.
 
-    Raises JobError when the run is not live.
+    What was not saved is lost. Raises JobError for a run that has ended.
     """
+    if _left_queue(run):
+        return
     _check_live(run)
     process = read_json(run.dir / "process.json") or {}
     try:
@@ -93,6 +194,20 @@ def kill_run(run: Run) -> None:
         except psutil.NoSuchProcess:
             continue
     psutil.wait_procs(family, timeout=10)
+    start_next(read_settings())
+
+
+def _left_queue(run: Run) -> bool:
+    """Take a run that has not been started out of the queue; False where it has been, even in this moment."""
+    if run.view().state != "queued":
+        return False
+    settings = read_settings()
+    # Somebody else who holds it is about to work on it in the foreground.
+    with _queue_locked(settings), writing_to_home(settings), suppress(JobError), run.hold():
+        if run.view().state == "queued":
+            run.leave_queue()
+            return True
+    return False
 
 
 def _check_live(run: Run) -> None:

@@ -53,7 +53,7 @@ def render_card(
         rare=[row["label"] for row in metrics.get("per_class") or [] if row["support"] < FEW_PICTURES],
         few=FEW_PICTURES,
         rare_shown=RARE_SHOWN,
-        usage=_usage(model),
+        usage=_fenced("python", usage(model)),
         made=bool(report or config),
         backbone=backbone,
         strategy=report.get("strategy"),
@@ -71,6 +71,15 @@ def render_card(
         command=_fenced("bash", str(report["command"])) if report.get("command") else None,
     )
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+
+
+def usage(model: str) -> str:
+    """Three lines of Python that use a model, a folder or a Hub id, with plain transformers."""
+    return (
+        "from transformers import pipeline\n"
+        f'classify = pipeline("image-classification", model={json.dumps(model, ensure_ascii=False)})\n'
+        'print(classify("photo.jpg"))'
+    )
 
 
 def escape_markdown(value: object) -> str:
@@ -140,15 +149,6 @@ def _mistakes(metrics: Mapping[str, Any]) -> list[tuple[str, str, int]]:
         if truth != answer and times
     ]
     return sorted(wrong, key=lambda mistake: -mistake[2])[:MISTAKES_SHOWN]
-
-
-def _usage(model: str) -> Markdown:
-    return _fenced(
-        "python",
-        "from transformers import pipeline\n"
-        f'classify = pipeline("image-classification", model={json.dumps(model, ensure_ascii=False)})\n'
-        'print(classify("photo.jpg"))',
-    )
 
 
 def _fenced(language: str, code: str) -> Markdown:

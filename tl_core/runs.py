@@ -1,7 +1,7 @@
 """The run folder: one training run as files, and the only channel between a worker and whoever watches it.
 
-    <home>/runs/<id>/  config.json  owner.json  parts.json  process.json  status.json  stop  events.jsonl  log.txt
-                       lock  checkpoints/  model/  report.json  published.json
+    <home>/runs/<id>/  config.json  owner.json  parts.json  queued  process.json  status.json  stop  events.jsonl
+                       log.txt  lock  checkpoints/  model/  report.json  published.json
 
 Files are replaced atomically (`events.jsonl` and `log.txt` only grow), by one writer at a time: whoever holds `lock`.
 Only `stop` may be written by anyone. The worker stores a state: running, succeeded, stopped or failed; the reader
@@ -9,23 +9,23 @@ derives the others from what it finds (`derive_state`).
 This module must not know what training is: no torch, no starting of processes.
 """
 
-import json
 import re
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import filelock
-import psutil
 
 from tl_core.config import TrainConfig
 from tl_core.errors import JobError
-from tl_core.files import UNFINISHED, existing_path, read_json, write_json, writing_to_home
+from tl_core.files import UNFINISHED, existing_path, read_json, write_atomically, write_json, writing_to_home
+from tl_core.journal import read_events, read_tail, spans_of
+from tl_core.processes import lives, name_process
 from tl_core.settings import Settings
 
 StoredState = Literal["running", "succeeded", "stopped", "failed"]
@@ -33,15 +33,18 @@ State = Literal["queued", "starting", "running", "stopping", "lost", "succeeded"
 LIVE_STATES = frozenset({"starting", "running", "stopping"})
 RESUMABLE_STATES = frozenset({"queued", "lost", "stopped", "failed"})
 
-# A process's start time is read from the system's clock ticks; two readings of the same process differ by less.
-_START_TIME_TOLERANCE = 2.0
+# The owner of everything where one person uses this project: on the command line, and on a page of one's own.
+LOCAL_OWNER = "local"
+
 # Long enough for a finishing worker to let go, short enough not to be felt.
 _LOCK_PATIENCE = 1.0
 # Forked data loaders may keep the lock of a killed worker until they miss it, which torch lets them check every 5 s.
 _ORPHANS_PATIENCE = 10.0
 
 
-def derive_state(stored: StoredState | None, started: bool, alive: bool, stop_requested: bool) -> State:
+def derive_state(
+    stored: StoredState | None, started: bool, alive: bool, stop_requested: bool, queued: bool = False
+) -> State:
     """The state of a run, from its stored state and what the reader sees of its process.
 
     | stored   | process                     | state                                    |
@@ -53,10 +56,14 @@ def derive_state(stored: StoredState | None, started: bool, alive: bool, stop_re
     | running  | gone                        | lost                                     |
     | an end   | whatever                    | that end                                 |
 
+    A run in the queue is queued, whatever an earlier process stored, until a process is named and that is taken away.
     A process is "started" from the moment it is named (`Run.claim`), by the one that launched it or, in the
     foreground, by itself. That also takes away what an earlier process stored: a run that is resumed is starting, not
     stopped, and a request to stop counts from then on.
     """
+    ended = stored is not None and stored != "running"
+    if queued and (ended or not alive):
+        return "queued"
     if stored is not None and stored != "running":
         return stored
     if stored is None and not started:
@@ -78,8 +85,13 @@ class RunView:
     step: int
     total: int
     name: str | None
+    strategy: str
+    model: str
+    data: str
+    place: int  # in the queue, from 1; 0 where it is not queued, or nobody asked
     created: float  # seconds since the epoch
     updated: float
+    seconds: float  # that processes worked on it
     message: str
     details: tuple[str, ...]
     metrics: dict[str, Any] | None
@@ -126,33 +138,23 @@ class Run:
 
     def events(self) -> list[dict[str, Any]]:
         """All events so far; a line that a kill cut off, be it within a character, is left out."""
-        try:
-            lines = (self.dir / "events.jsonl").read_bytes().split(b"\n")
-        except FileNotFoundError:
-            return []
-        events = []
-        for line in lines:
-            with suppress(ValueError):
-                events.append(json.loads(line.decode()))
-        return events
+        return self.events_since(0)[0]
+
+    def events_since(self, offset: int) -> tuple[list[dict[str, Any]], int]:
+        """The events after the first `offset` bytes, and the offset to ask with next time; only what is new is read."""
+        return read_events(self.dir / "events.jsonl", offset)
+
+    def log_tail(self, lines: int) -> str:
+        """The last lines of the log; however long it is, only its end is read."""
+        return read_tail(self.log_path, lines)
 
     def seconds_in(self, stage: str) -> float:
         """Seconds spent in a stage, over all processes that worked on the run, each up to its last event."""
-        return sum(seconds for name, seconds in self._spans() if name == stage)
+        return sum(seconds for name, seconds in spans_of(self.events()) if name == stage)
 
     def seconds_worked(self) -> float:
         """Seconds that processes worked on the run, each from its start to its last event so far."""
-        return sum(seconds for _, seconds in self._spans())
-
-    def _spans(self) -> Iterator[tuple[str, float]]:
-        """(stage, seconds) from each event to the next one of the same process."""
-        stage, before = "", None
-        for event in self.events():
-            if before is not None and event["kind"] != "start":
-                yield stage, max(0.0, event["time"] - before)  # a clock may be set back
-            if event["kind"] in ("stage", "start", "end"):
-                stage = event.get("name", "")
-            before = event["time"]
+        return sum(seconds for _, seconds in spans_of(self.events()))
 
     def request_stop(self) -> None:
         (self.dir / "stop").touch()
@@ -162,43 +164,88 @@ class Run:
 
     def is_alive(self) -> bool:
         """Whether the process that process.json names still runs (a reused process id does not count)."""
-        process = read_json(self.dir / "process.json")
-        return process is not None and _process_lives(int(process["pid"]), float(process["started"]))
+        return lives(self._process())
 
-    def claim(self, pid: int) -> None:
+    def works_in_background(self) -> bool:
+        """Whether a worker that was launched for this run still runs."""
+        process = self._process()
+        return process is not None and bool(process.get("background")) and lives(process)
+
+    def _process(self) -> dict[str, Any] | None:
+        return read_json(self.dir / "process.json")
+
+    def claim(self, pid: int, *, background: bool = False) -> None:
         """Say which process works on this run from now on. Only for who holds the run.
 
-        What an earlier process stored, left half-written or was asked is forgotten. Nothing happens where that process
-        is named already and has stored nothing: its launcher claimed for it, and a request to stop since then stands.
+        The run leaves the queue; what an earlier process stored, left half-written or was asked is forgotten. Nothing
+        happens where that process is named already and has stored nothing: its launcher claimed for it, and a request
+        to stop since then stands.
         """
-        status, named = self.dir / "status.json", read_json(self.dir / "process.json")
-        if named is not None and named["pid"] == pid and self.is_alive() and not status.exists():
+        status, queued, named = self.dir / "status.json", self.dir / "queued", self._process()
+        if lives(named) and named["pid"] == pid and not status.exists() and not queued.exists():
             return
-        for left in (self.dir / "stop", status, *self.dir.glob(f".*{UNFINISHED}")):
+        worked = _seconds(named, read_json(status) or {})
+        for left in (self.dir / "stop", *self.dir.glob(f".*{UNFINISHED}")):
             left.unlink(missing_ok=True)
-        write_json(self.dir / "process.json", {"pid": pid, "started": psutil.Process(pid).create_time()})
+        process = {**name_process(pid), "background": background, "seconds_before": worked}
+        write_json(self.dir / "process.json", process)
+        # In this order a reader sees the run in the queue, then starting, and no earlier end in between.
+        status.unlink(missing_ok=True)
+        queued.unlink(missing_ok=True)
+
+    def queued_since(self) -> int | None:
+        """When the run joined the queue, in nanoseconds since the epoch; None where it is not in it."""
+        try:
+            text = (self.dir / "queued").read_text()
+        except FileNotFoundError:
+            return None
+        return int(text) if text.isdecimal() else 0
+
+    def join_queue(self) -> None:
+        """Wait for a process; a run that waits already keeps its place. Only for who holds the run."""
+        if self.queued_since() is None:
+            write_atomically(self.dir / "queued", str(time.time_ns()))
+
+    def leave_queue(self) -> None:
+        """End the run without a process, as stopped; figures it has reached are kept. Only for who holds the run."""
+        status = read_json(self.dir / "status.json") or {}
+        status.pop("error", None)
+        write_json(self.dir / "status.json", {**status, "state": "stopped", "stage": "stopped"})
+        (self.dir / "queued").unlink(missing_ok=True)
+
+    def owner(self) -> str:
+        """Whose run it is: LOCAL_OWNER or the hash of somebody's token; "", who is nobody, where that is unreadable."""
+        return str((read_json(self.dir / "owner.json") or {}).get("owner", ""))
 
     def created_ns(self) -> int:
         """When the run was made, in nanoseconds since the epoch."""
         stamp = (read_json(self.dir / "owner.json") or {}).get("created_ns")
         return stamp if isinstance(stamp, int) else self.dir.stat().st_mtime_ns
 
-    def view(self) -> RunView:
+    def view(self, queue: Sequence[str] = ()) -> RunView:
+        """The run at this moment; its place is the one in `queue`, the ids of all that wait, in order."""
+        # In this order: a process that ends while we look has stored its end before, and is not taken for lost.
+        queued, process = (self.dir / "queued").exists(), self._process()
+        alive, stop_requested = lives(process), self.stop_requested()
         status = read_json(self.dir / "status.json") or {}
+        state = derive_state(status.get("state"), process is not None, alive, stop_requested, queued)
         config = read_json(self.dir / "config.json") or {}
         created = self.created_ns() / 1e9
         error = status.get("error") or {}
         return RunView(
             run_id=self.id,
-            state=derive_state(
-                status.get("state"), (self.dir / "process.json").exists(), self.is_alive(), self.stop_requested()
-            ),
+            state=state,
             stage=status.get("stage", ""),
             step=status.get("step", 0),
             total=status.get("total", 0),
             name=config.get("name"),
+            strategy=str(config.get("strategy", "")),
+            model=str(config.get("model", "")),
+            data=str(config.get("data", "")),
+            place=queue.index(self.id) + 1 if state == "queued" and self.id in queue else 0,
             created=created,
             updated=status.get("updated", created),
+            seconds=_seconds(process, status, time.time() if state in LIVE_STATES else None),
             message=error.get("message", ""),
             details=tuple(error.get("details", ())),
             metrics=status.get("metrics"),
@@ -221,7 +268,7 @@ class Run:
             lock.release()
 
 
-def create_run(config: TrainConfig, settings: Settings) -> Run:
+def create_run(config: TrainConfig, settings: Settings, owner: str = LOCAL_OWNER) -> Run:
     """Make a new run folder with its configuration. Raises JobError when the home folder cannot take it."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     stem = f"{stamp}-{_slug(config.name or _data_name(config.data) + '-' + config.strategy)}"
@@ -243,7 +290,7 @@ def create_run(config: TrainConfig, settings: Settings) -> Run:
         else:
             raise JobError(f"there are already 1,000 runs named {stem}; give another --name")
         try:
-            write_json(run.dir / "owner.json", {"owner": "local", "created_ns": time.time_ns()})
+            write_json(run.dir / "owner.json", {"owner": owner, "created_ns": time.time_ns()})
             write_json(run.dir / "config.json", config.to_json())  # last: with it the folder is a run
         except OSError:
             shutil.rmtree(run.dir, ignore_errors=True)
@@ -251,11 +298,13 @@ def create_run(config: TrainConfig, settings: Settings) -> Run:
     return run
 
 
-def list_runs(settings: Settings) -> list[Run]:
-    """All runs, oldest first by the time they were made."""
+def list_runs(settings: Settings, owner: str | None = None) -> list[Run]:
+    """The runs of an owner, or of all for None, oldest first by the time they were made."""
     if not settings.runs_dir.is_dir():
         return []
     runs = [Run(folder) for folder in settings.runs_dir.iterdir() if (folder / "config.json").is_file()]
+    if owner is not None:
+        runs = [run for run in runs if run.owner() == owner]
     return sorted(runs, key=lambda run: (run.created_ns(), run.id))
 
 
@@ -280,12 +329,12 @@ def find_run(text: str, settings: Settings) -> Run:
     raise JobError(f"there is no run {text!r}; the newest are listed here", [run.id for run in runs[-5:]])
 
 
-def _process_lives(pid: int, started: float) -> bool:
-    try:
-        process = psutil.Process(pid)
-        return abs(process.create_time() - started) < _START_TIME_TOLERANCE and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+def _seconds(process: dict[str, Any] | None, status: dict[str, Any], now: float | None = None) -> float:
+    """Seconds worked, by earlier processes and by the named one until `now`, or until it last said something."""
+    before = float((process or {}).get("seconds_before", 0.0))
+    if "started" not in status:
+        return before
+    return before + max(0.0, (now or status["updated"]) - status["started"])  # a clock may be set back
 
 
 def _data_name(data: str) -> str:

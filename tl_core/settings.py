@@ -17,6 +17,14 @@ DEFAULT_MAX_FILES = 500_000
 DEFAULT_MAX_UNPACKED_BYTES = 20 * 1024**3
 # Below this many free bytes a run is not begun: checkpoints and the saved model would not fit.
 DEFAULT_MIN_FREE_BYTES = 200 * 1024**2
+# What a browser may send: one file (the zips of common datasets fit), and all that one draft may hold.
+DEFAULT_MAX_UPLOAD_BYTES = 2 * 1024**3
+DEFAULT_MAX_DRAFT_BYTES = 8 * 1024**3
+# Trainings share cores, memory and the accelerator: two at a time are no sooner done than one after the other.
+DEFAULT_PARALLEL_RUNS = 1
+# One visitor of a shared page must not fill the queue for the others.
+DEFAULT_WAITING_RUNS = 3
+_SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,11 @@ class Settings:
     workers: int = 1
     offline: bool = False
     on_space: bool = False
+    shared: bool = False  # several people use one page: each sees only what is theirs
+    waiting_runs: int = DEFAULT_WAITING_RUNS  # in the queue, of one person where several use one page
+    parallel_runs: int = DEFAULT_PARALLEL_RUNS  # background runs that work at the same time; more wait in a queue
+    max_upload_bytes: int = DEFAULT_MAX_UPLOAD_BYTES
+    max_draft_bytes: int = DEFAULT_MAX_DRAFT_BYTES
 
     @property
     def runs_dir(self) -> Path:
@@ -52,8 +65,9 @@ class Settings:
 
 
 def read_settings() -> Settings:
-    """Read the environment. Raises ConfigError for a number that is not one."""
+    """Read the environment. Raises ConfigError for a number or a switch that is not one."""
     home = os.environ.get("TL_HOME")
+    on_space = "SPACE_ID" in os.environ
     return Settings(
         home=Path(os.path.expanduser(home)).absolute() if home else Path(platformdirs.user_data_dir("tl_core", False)),
         max_pixels=_whole_number("TL_MAX_PIXELS", DEFAULT_MAX_PIXELS),
@@ -62,7 +76,12 @@ def read_settings() -> Settings:
         min_free_bytes=_whole_number("TL_MIN_FREE_BYTES", DEFAULT_MIN_FREE_BYTES),
         workers=_whole_number("TL_WORKERS", _usable_cores()),
         offline=os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"},
-        on_space="SPACE_ID" in os.environ,
+        on_space=on_space,
+        shared=_switch("TL_SHARED", on_space),
+        waiting_runs=_whole_number("TL_WAITING_RUNS", DEFAULT_WAITING_RUNS),
+        parallel_runs=_whole_number("TL_PARALLEL_RUNS", DEFAULT_PARALLEL_RUNS),
+        max_upload_bytes=_whole_number("TL_MAX_UPLOAD_BYTES", DEFAULT_MAX_UPLOAD_BYTES),
+        max_draft_bytes=_whole_number("TL_MAX_DRAFT_BYTES", DEFAULT_MAX_DRAFT_BYTES),
     )
 
 
@@ -82,4 +101,14 @@ def _whole_number(name: str, default: int) -> int:
         value = 0
     if value < 1:
         raise ConfigError(f"the environment variable {name} is {text!r}; it must be a whole number of at least 1")
+    return value
+
+
+def _switch(name: str, default: bool) -> bool:
+    text = os.environ.get(name)
+    if not text:
+        return default
+    value = _SWITCH.get(text.lower())
+    if value is None:
+        raise ConfigError(f"the environment variable {name} is {text!r}; it must be 1 or 0")
     return value

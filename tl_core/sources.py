@@ -49,7 +49,7 @@ def open_data(
     from tl_core.images.intake import open_collection
 
     local, notes = data, []
-    if _means_the_hub(data):
+    if means_the_hub(data):
         fetched = hub.fetch_dataset(data, settings)
         local, notes = str(fetched.path), list(fetched.notes)
     collection = open_collection(
@@ -80,7 +80,7 @@ def open_configured(
     return source, collection
 
 
-def _means_the_hub(data: str) -> bool:
+def means_the_hub(data: str) -> bool:
     """owner/name, unless something here is called so, or `owner` is a folder here and `name` a slip of the pen."""
     return (
         "/" in data

@@ -85,6 +85,14 @@ def spoken_seconds(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
+def spoken_place(place: int) -> str:
+    """A place in the queue from 1; 0 for a run that was never begun and does not wait either."""
+    if not place:
+        return "not begun"
+    ending = "th" if 10 < place % 100 < 14 else {1: "st", 2: "nd", 3: "rd"}.get(place % 10, "th")
+    return f"{place:,}{ending} in the queue"
+
+
 def spoken_accuracy(metrics: dict[str, Any]) -> str:
     """The one honest sentence about a model: accuracy, its interval, on what."""
     low, high = metrics["accuracy_ci"]
@@ -103,9 +111,9 @@ def lines_of_training(report: dict[str, Any]) -> list[str]:
         "",
         spoken_accuracy(metrics) + (", each judged by folds that left it out" if metrics["method"] == "k-fold" else ""),
         *report.get("warnings", ()),
-        *_lines_of_baseline(metrics),
-        *_lines_of_control(report.get("control")),
-        *_lines_of_parity(report["parity"]),
+        *lines_of_baseline(metrics),
+        *lines_of_control(report.get("control")),
+        *lines_of_parity(report["parity"]),
         f"{spoken_seconds(report['seconds']['total'])} in all",
         f"model:   {report['model_dir']}",
         f"predict: python -m tl_core predict {report['run_id']} IMAGE",
@@ -117,7 +125,7 @@ def lines_of_training(report: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _lines_of_baseline(metrics: dict[str, Any]) -> list[str]:
+def lines_of_baseline(metrics: dict[str, Any]) -> list[str]:
     guess = metrics["baseline"]
     if metrics["accuracy_ci"][0] > guess["accuracy"]:
         return []
@@ -125,7 +133,7 @@ def _lines_of_baseline(metrics: dict[str, Any]) -> list[str]:
     return [f"not shown to be better than always saying {label}, which is right on {guess['accuracy']:.1%} of them"]
 
 
-def _lines_of_control(control: dict[str, Any] | None) -> list[str]:
+def lines_of_control(control: dict[str, Any] | None) -> list[str]:
     if control is None or control["stopped"]:
         return []
     if control.get("failed"):
@@ -139,7 +147,7 @@ def _lines_of_control(control: dict[str, Any] | None) -> list[str]:
     ]
 
 
-def _lines_of_parity(parity: dict[str, Any]) -> list[str]:
+def lines_of_parity(parity: dict[str, Any]) -> list[str]:
     if parity["passed"] is None:
         return []
     if parity["passed"]:
@@ -197,7 +205,9 @@ def lines_of_runs(views: list[dict[str, Any]]) -> list[str]:
     width = max(len(view["run_id"]) for view in views)
     lines = []
     for view in views:
-        if view["metrics"]:
+        if view["state"] == "queued":
+            words = spoken_place(view["place"])
+        elif view["metrics"]:
             words = spoken_accuracy(view["metrics"])
             if view["state"] == "stopped" and view["total"]:
                 words += f", after {view['step']:,} of {view['total']:,} steps"

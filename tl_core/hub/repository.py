@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 
 from tl_core import catalogue
 from tl_core.errors import ConfigError, HubError
-from tl_core.settings import Settings
+from tl_core.settings import Settings, read_settings
 
 # Without a network a person must hear so within three seconds, the start of the program included. On a slow line the
 # Hub client's own variable HF_HUB_ETAG_TIMEOUT gives the first answer more time.
@@ -68,7 +68,7 @@ class Repository:
         if settings.offline:
             raise Unreachable(f"{self._not_here} and HF_HUB_OFFLINE forbids asking the Hub; unset it {self._otherwise}")
         patience = _patience()
-        api = HfApi(endpoint=_endpoint())
+        api = HfApi(endpoint=_endpoint(), token=_token())
 
         def ask() -> str | None:
             return api.repo_info(
@@ -90,7 +90,7 @@ class Repository:
         from huggingface_hub import HfApi
         from huggingface_hub.hf_api import RepoFile
 
-        api = HfApi(endpoint=_endpoint())
+        api = HfApi(endpoint=_endpoint(), token=_token())
 
         def ask() -> dict[str, int]:
             entries = api.list_repo_tree(self.id, recursive=True, revision=self.revision, repo_type=self.kind)
@@ -133,6 +133,7 @@ class Repository:
                     allow_patterns=[escape(name) for name in names],
                     cache_dir=_cache_dir(),
                     endpoint=_endpoint(),
+                    token=_token(),
                     local_files_only=from_cache,
                 )
             )
@@ -239,6 +240,11 @@ def _answer_within(seconds: float, ask: Callable[[], Answer]) -> Answer:
         return answer.result(timeout=seconds)
     except TimeoutError as failure:
         raise TimeoutError(str(failure) or f"no answer within {seconds:g} seconds") from None
+
+
+def _token() -> bool | None:
+    """This computer's access token is its owner's, and not for the visitors of a page that several people share."""
+    return False if read_settings().shared else None
 
 
 def _endpoint() -> str:

@@ -77,12 +77,12 @@ def _list(data: str, settings: Settings, columns: Columns, unpacking: Unpacking)
         is_folder = is_file = is_something = False
     ending = path.suffix.lower()
     if is_file and ending in TABLE_EXTENSIONS:
-        within = path.parent if settings.on_space else None
+        within = path.parent if settings.shared else None
         return list_table([Part(path)], path.parent, settings, *columns, within=within, unpacking=unpacking)
     if is_file and (ending in ARCHIVE_EXTENSIONS or _begins_like_a_zip(path)):
         return _list_folder(data, unpack(path, settings, unpacking), settings, columns, unpacking, confined=True)
     if is_folder:
-        return _list_folder(data, path, settings, columns, unpacking, confined=settings.on_space)
+        return _list_folder(data, path, settings, columns, unpacking, confined=settings.shared)
     if is_file and ending in readable_extensions():
         raise DataError(f"{data} is one image; give the folder that holds a folder of images for each class")
     if is_file:

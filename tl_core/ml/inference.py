@@ -1,8 +1,12 @@
 """A trained model that answers: load once, predict many. Used by `predict`, `evaluate`, the parity check and the page.
 
+`load_predictor` opens a model folder anew; `recall_predictor` keeps the last ones for who asks again and again.
+
 Must not know runs or training.
 """
 
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,8 @@ from tl_core.ml.preprocessing import load_processor, preprocess, processor_size,
 from tl_core.sources import ModelSource
 
 BATCH_SIZE = 32
+# Two are asked side by side, before and after a training; more would fill the memory of a page that runs for days.
+KEPT_PREDICTORS = 2
 # Kinds of answer that are no choice of one class: transformers' own pipeline does not put them through a softmax.
 OTHER_PROBLEMS = ("multi_label_classification", "regression")
 
@@ -58,11 +64,12 @@ class Predictor:
             batch = files[begin : begin + BATCH_SIZE]
             pictures = [_try_to_read(file, max_pixels) for file in batch]
             readable = [picture for picture in pictures if not isinstance(picture, DataError)]
-            judged = iter(self._judge(readable) if readable else ())
+            judged = iter(self.judge(readable) if readable else ())
             for file, picture in zip(batch, pictures, strict=True):
                 yield file, (picture if isinstance(picture, DataError) else _finite(next(judged), file))
 
-    def _judge(self, pictures: Sequence[Image]) -> np.ndarray:
+    def judge(self, pictures: Sequence[Image]) -> np.ndarray:
+        """(N, C) float32 softmax probabilities of RGB pictures, all at once. Raises ModelError."""
         pixels = preprocess(self.processor, pictures).to(self.device)
         try:
             with torch.inference_mode():
@@ -114,6 +121,46 @@ def load_predictor(source: ModelSource) -> Predictor:
             "trained; `train --model` gives it a classifier of your classes",
         )
     return Predictor(model, processor, labels)
+
+
+class PredictorCache:
+    """The predictors that were asked last, for several threads.
+
+    A folder whose weights, configuration or processor were replaced is opened anew, as a resumed run's is.
+    """
+
+    def __init__(self, kept: int = KEPT_PREDICTORS) -> None:
+        self._kept = kept
+        self._predictors: OrderedDict[_Contents, Predictor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, source: ModelSource) -> Predictor:
+        """As `load_predictor`; a second thread that asks for the same model waits and gets the same predictor."""
+        with self._lock:
+            contents = _contents_of(source.path)
+            predictor = self._predictors.pop(contents, None)
+            if predictor is None:
+                while len(self._predictors) >= self._kept:  # before loading, so that no more are ever in memory
+                    self._predictors.popitem(last=False)
+                predictor = load_predictor(source)
+            self._predictors[contents] = predictor
+            return predictor
+
+
+# A folder, and the name, time of change and size of each file that a predictor is made from.
+_Contents = tuple[Path, tuple[tuple[str, int, int], ...]]
+_recalled = PredictorCache()
+
+
+def recall_predictor(source: ModelSource) -> Predictor:
+    """The predictor of a model folder, kept in this process since it was last asked. Raises as `load_predictor`."""
+    return _recalled.get(source)
+
+
+def _contents_of(folder: Path) -> _Contents:
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")])
+    stats = [(file.name, file.stat()) for file in files]
+    return folder.resolve(), tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
 
 
 def _labels_of(source: ModelSource, config: Any) -> list[str]:

@@ -30,6 +30,9 @@ FINETUNE_MIN_EPOCHS = 3
 FINETUNE_MIN_STEPS = 400
 LARGE_PARAMETERS = 86_000_000
 MANY_IMAGES = 10_000  # from here on passes grow fewer, with the square root
+# What thoroughness makes of the steps, in words and as a factor. A quarter of 400 still teaches a new head; three times
+# as many is what a person can wait for over lunch. No fewer than one pass: each image was brought to be looked at.
+THOROUGHNESS = {"quick": ("a quarter of that", 1 / 4), "thorough": ("three times that", 3.0)}
 FINETUNE_BATCH = 32
 FINETUNE_LARGE_BATCH = 64
 # AdamW's peak for a backbone of five million parameters; larger ones take smaller steps, with the square root.
@@ -126,13 +129,34 @@ def make_plan(config: TrainConfig, about: Circumstances) -> Plan:
     )
 
 
+@dataclass(frozen=True)
+class Figure:
+    """One thing that was decided on the person's behalf: `value` is what `option` would be given to have it so; an
+    option of "" is none that could be given."""
+
+    option: str
+    label: str
+    value: Any
+    spoken: str
+    reason: str
+
+
+def derived_figures(plan: Plan) -> list[Figure]:
+    """What of the plan was derived, in its order."""
+    labels = {option.name: option.label for option in options()}
+    figures = []
+    for name, reason in plan.reasons.items():
+        option, value = _OPTION_OF.get(name, name), getattr(plan, name)
+        label = labels.get(option, name.replace("_", " ").capitalize())
+        figures.append(
+            Figure(option if option in labels else "", label, _as_option(name, plan), _spoken(name, value), reason)
+        )
+    return figures
+
+
 def describe_plan(plan: Plan) -> list[str]:
     """What was decided on the person's behalf, and why, a line each."""
-    labels = {option.name: option.label.lower() for option in options()}
-    lines = []
-    for name, reason in plan.reasons.items():
-        label = labels.get(_OPTION_OF.get(name, name), name.replace("_", " "))
-        lines.append(f"{label} {_spoken(name, getattr(plan, name))}: {reason}")
+    lines = [f"{figure.label.lower()} {figure.spoken}: {figure.reason}" for figure in derived_figures(plan)]
     precision = Precision(**plan.precision)
     return [*lines, f"training in {precision.label}: {precision.reason}"]
 
@@ -158,7 +182,12 @@ def _derive_steps(config: TrainConfig, about: Circumstances, per_epoch: int, rea
         if smaller == 1.0:
             why = "with fewer a new head is hardly taught"
     reasons["steps"] = f"{passes:.0f} passes, and {least:,} steps at least: {why}"
-    return max(least, round(passes * per_epoch))
+    steps = max(least, round(passes * per_epoch))
+    if config.thoroughness == "standard":
+        return steps
+    words, share = THOROUGHNESS[config.thoroughness]
+    reasons["steps"] += f"; {words}, as {config.thoroughness} asks for"
+    return max(per_epoch, round(share * steps))
 
 
 def _derive_learning_rate(config: TrainConfig, about: Circumstances, batch: int, reasons: dict[str, str]) -> float:
@@ -250,6 +279,19 @@ def _derive_augmentation(config: TrainConfig, about: Circumstances, reasons: dic
         why += "; no mirror images, which could change the class (digits, letters): --mirror yes adds them"
     reasons["augmentation"] = f"{why}; {about.mirror_reason}" if about.mirror_reason else why
     return made
+
+
+def _as_option(name: str, plan: Plan) -> Any:
+    """A figure of the plan as the value of its option."""
+    value = getattr(plan, name)
+    match name:
+        case "patience_steps":
+            return value // plan.evaluate_every
+        case "augmentation":
+            return value["policy"]
+        case "activation_checkpointing":
+            return "on" if value else "off"
+    return value
 
 
 def _spoken(name: str, value: object) -> str:

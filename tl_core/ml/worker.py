@@ -2,7 +2,8 @@
 
     python -m tl_core.ml.worker RUN_DIR
 
-Whatever happens, the run's status says how it ended. Must not know what training does.
+Whatever happens, the run's status says how it ended, and the next one in the queue is started. Must not know what
+training does.
 """
 
 import os
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tl_core.errors import JobError, TLError
 from tl_core.files import disk_is_full, writing_to_home
+from tl_core.jobs import start_next
 from tl_core.recorder import LogStream, Recorder, StopRequested
 from tl_core.runs import Run
 from tl_core.settings import Settings, read_settings
@@ -172,7 +174,17 @@ def main(arguments: list[str]) -> int:
         return 2
     except KeyboardInterrupt:
         return INTERRUPTED
+    finally:
+        _start_next()
     return 0
+
+
+def _start_next() -> None:
+    """Hand over to the run that has waited longest; where that fails, it is no failure of the run that has ended."""
+    try:
+        start_next(read_settings())
+    except (TLError, OSError) as failure:
+        print(f"the next run in the queue could not be started: {failure}", file=sys.stderr)
 
 
 if __name__ == "__main__":

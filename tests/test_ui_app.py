@@ -1,0 +1,80 @@
+"""The page as a whole: what it is launched with, what it loads, and where it may be asked from."""
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import gradio as gr
+import pytest
+
+from tl_core.settings import read_settings
+from tl_core.ui.app import launch_options
+from tl_core.ui.session import keep_token, owner_of
+from tl_core.ui.theme import favicon, styles
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_launch_takes_every_option_that_it_is_given() -> None:
+    assert set(launch_options(read_settings())) <= set(inspect.signature(gr.Blocks.launch).parameters)
+
+
+def test_the_page_keeps_no_history_and_shows_no_footer() -> None:
+    options = launch_options(read_settings())
+    assert options["run_history"] is False
+    assert options["footer_links"] == []
+    assert options["enable_monitoring"] is False
+    assert options["max_file_size"] == read_settings().max_upload_bytes
+
+
+def test_the_look_comes_from_this_package_alone() -> None:
+    assert Path(favicon()).is_file()
+    assert "http" not in styles()
+    assert "@import" not in styles()
+    assert "http" not in json.dumps([str(sheet) for sheet in launch_options(read_settings())["theme"]._stylesheets])
+
+
+@pytest.mark.parametrize(
+    ("code", "unwanted"),
+    [
+        ("import app; app._parse([])", {"gradio", "torch", "transformers"}),
+        ("from tl_core.ui.app import build_app; build_app()", {"torch", "transformers", "datasets", "sklearn", "timm"}),
+    ],
+    ids=["options", "page"],
+)
+def test_nothing_is_loaded_before_it_is_needed(code: str, unwanted: set[str], tmp_path: Path) -> None:
+    script = f"import sys; {code}; print('LOADED', sorted(set({sorted(unwanted)!r}) & set(sys.modules)))"
+    answer = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True, env=_environment(tmp_path)
+    )
+    assert answer.stdout.splitlines()[-1] == "LOADED []"
+
+
+def _environment(home: Path) -> dict[str, str]:
+    return {**os.environ, "TL_HOME": str(home), "GRADIO_ANALYTICS_ENABLED": "False"}
+
+
+def test_a_word_that_is_no_number_is_told_in_a_line(tmp_path: Path) -> None:
+    answer = subprocess.run(
+        [sys.executable, "app.py"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**_environment(tmp_path), "TL_PARALLEL_RUNS": "many"},
+        check=False,
+    )
+    assert answer.returncode == 2
+    assert "TL_PARALLEL_RUNS" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_browser_keeps_its_token_and_a_short_one_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TL_SHARED", "1")
+    token = keep_token("")
+    assert keep_token(token) == token
+    assert keep_token("guessable") != "guessable"
+    assert owner_of(token) != owner_of(keep_token(None))
+    assert token not in owner_of(token)

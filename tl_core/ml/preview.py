@@ -1,0 +1,256 @@
+"""What a training would do with these pictures, and about how long it would take here: said before it starts.
+
+A few pictures are read and a few steps rehearsed (`speed.py`), the rest is counted. Nothing is written and no run made.
+Must not know who asks, nor how an answer is shown.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tl_core.config import TrainConfig
+from tl_core.errors import ModelError
+from tl_core.images.collection import Collection, Picture
+from tl_core.images.splits import Division
+from tl_core.images.wording import count
+from tl_core.ml.augmentation import Augmentation
+from tl_core.ml.backbone import Backbone, find_head, fingerprint
+from tl_core.ml.control import MIN_SECONDS
+from tl_core.ml.evaluation import PARITY_IMAGES
+from tl_core.ml.feature_store import FeatureStore
+from tl_core.ml.groups import LayerGroup, layer_groups, train_only
+from tl_core.ml.head_fitting import FOLDS
+from tl_core.ml.head_training import DEFAULT_BATCH_SIZE, DEFAULT_LEARNING_RATE, DEFAULT_STEPS, DEFAULT_WEIGHT_DECAY
+from tl_core.ml.heads import STRENGTHS
+from tl_core.ml.inputs import Inputs, make_inputs
+from tl_core.ml.machine import current_device
+from tl_core.ml.mirror import MAX_IMAGES
+from tl_core.ml.plan import PATIENT_SHARE, Circumstances, Figure, Plan, derived_figures, make_plan
+from tl_core.ml.precision import Precision
+from tl_core.ml.speed import Speed, backbone_speed, reading_speed
+from tl_core.ml.strategies import choose_trained
+from tl_core.ml.trainer import MAX_LOADERS, MIN_IMAGES_FOR_LOADERS
+from tl_core.settings import Settings
+from tl_core.sources import ModelSource
+
+# Measured on two cores, a training beside it: a process starts and loads its libraries in 6 to 9 s, saves a model and
+# opens it again in 1 s; Trainer adds 5 ms to a step of a backbone, and a head's whole step takes 1 ms.
+STARTING_SECONDS = 7.5
+SAVING_SECONDS = 1.0
+TRAINER_SECONDS = 0.005
+HEAD_STEP_SECONDS = 0.001
+# For each image, feature and class, where an exact head's strength is chosen: 0.44 s for 1,259 × 256 × 10.
+FITTING_SECONDS = 1.5e-7
+# Real runs on a busy machine took 0.8 to 1.1 of the estimate; how busy it will be nobody knows.
+MARGIN = 1.5
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """`seconds` of all, of which `spared` may not be needed, and what was measured."""
+
+    figures: list[Figure]
+    seconds: float
+    spared: float
+    reason: str
+
+
+def preview(config: TrainConfig, source: ModelSource, collection: Collection, settings: Settings) -> dict[str, Any]:
+    """What `train` would do, as plain values:
+
+    {groups: [{name, parameters, trained}], parameters, trained_parameters, image_size [height, width], figures:
+    [{option, label, value, spoken, reason}], seconds, seconds_low, seconds_high, seconds_reason, images: {train,
+    validation, test}}.
+
+    `seconds` are from the start of a process of its own to its report; a batch that does not fit into memory is found
+    out by the run alone. The backbone's speed is remembered in this process. Raises as `train` does for whatever is
+    wrong with the configuration, the backbone or the pictures: ConfigError, ModelError, DataError.
+    """
+    inputs = make_inputs(config, source, collection)
+    backbone, division = inputs.backbone, inputs.division
+    backbone.model.to(current_device())
+    groups = _groups(backbone, config)
+    if config.trains_backbone:
+        plan = _plan(config, inputs, groups)
+        trained = choose_trained(config.strategy, groups, plan.unfreeze_blocks)
+        forecast = _forecast_training(config, inputs, plan, groups, trained, settings)
+    else:
+        trained = choose_trained(config.strategy, groups)
+        forecast = _forecast_frozen(config, inputs, settings)
+    learning = sum(_size(group) for group in trained) if groups else backbone.parameters
+    return {
+        "groups": [{"name": group.name, "parameters": _size(group), "trained": group in trained} for group in groups],
+        "parameters": backbone.parameters,
+        "trained_parameters": learning,
+        "image_size": list(backbone.input_size),
+        "figures": [asdict(figure) for figure in forecast.figures],
+        "seconds": round(forecast.seconds, 1),
+        "seconds_low": round((forecast.seconds - forecast.spared) / MARGIN, 1),
+        "seconds_high": round(forecast.seconds * MARGIN, 1),
+        "seconds_reason": forecast.reason,
+        "images": {
+            "train": len(division.train),
+            "validation": len(division.validation),
+            "test": len(division.test),
+            "folds": division.uses_folds,
+        },
+    }
+
+
+def _groups(backbone: Backbone, config: TrainConfig) -> list[LayerGroup]:
+    try:
+        return layer_groups(backbone)
+    except ModelError:  # several classifiers, which only a training from random weights can do with
+        if config.needs_weights:
+            raise
+        return []
+
+
+def _size(group: LayerGroup) -> int:
+    return sum(parameter.numel() for parameter in group.parameters)
+
+
+def _plan(config: TrainConfig, inputs: Inputs, groups: Sequence[LayerGroup]) -> Plan:
+    later = "whether mirror images keep their class is measured when the run begins" if _asks_mirror(config) else ""
+    return make_plan(
+        config,
+        Circumstances(
+            images=len(inputs.division.train),
+            validation=len(inputs.division.validation),
+            parameters=inputs.backbone.parameters,
+            blocks=max(1, len(groups) - 2),
+            mirror_reason=later,
+        ),
+    )
+
+
+def _asks_mirror(config: TrainConfig) -> bool:
+    return config.mirror == "auto" and config.augment != "none" and config.needs_weights
+
+
+def _forecast_frozen(config: TrainConfig, inputs: Inputs, settings: Settings) -> Forecast:
+    backbone, division, pictures = inputs.backbone, inputs.division, inputs.collection.pictures
+    speed = backbone_speed(config, backbone)
+    reading = reading_speed(backbone, pictures, settings)
+    each = speed.forward + reading.asked / settings.workers
+    missing = _missing(backbone, pictures, speed.precision, settings)
+    fitting = _seconds_of_fit(inputs, len(division.train), FOLDS**2 if division.uses_folds else 1)
+    if config.head_solver == "trainer":
+        fitting = _head_steps(config, len(division.train)) * HEAD_STEP_SECONDS * (FOLDS if division.uses_folds else 2)
+    tested = min(PARITY_IMAGES, len(pictures) if division.uses_folds else len(division.test))
+    work = missing * each + fitting
+    seconds = STARTING_SECONDS + work + SAVING_SECONDS + 2 * tested * (reading.asked + speed.forward)
+    if config.control:
+        seconds += max(MIN_SECONDS, work)
+    known = len({picture.digest for picture in pictures}) - missing
+    reason = f"measured here: {_spoken_seconds(each)} for a picture through the backbone, {missing:,} of them"
+    if known:
+        reason += f"; the features of {count(known, 'picture is', 'pictures are')} known from before"
+    return Forecast([*_frozen_figures(config, division), _precision_figure(speed)], seconds, 0.0, reason)
+
+
+def _forecast_training(
+    config: TrainConfig,
+    inputs: Inputs,
+    plan: Plan,
+    groups: Sequence[LayerGroup],
+    trained: Sequence[LayerGroup],
+    settings: Settings,
+) -> Forecast:
+    backbone, division, pictures = inputs.backbone, inputs.division, inputs.collection.pictures
+    resting = train_only(backbone.model, groups, trained) if groups else ()
+    speed = backbone_speed(config, backbone, plan.batch_size, resting)
+    reading = reading_speed(
+        backbone, [pictures[i] for i in division.train], settings, Augmentation(**plan.augmentation)
+    )
+    train, validation, test = len(division.train), len(division.validation), len(division.test)
+    loaders = min(MAX_LOADERS, settings.workers - 1) if train >= MIN_IMAGES_FOR_LOADERS else 0
+    varied = reading.varied * plan.batch_size
+    step = TRAINER_SECONDS + (max(speed.step, varied / loaders) if loaders else speed.step + varied)
+    looks = -(-plan.steps // plan.evaluate_every) if validation else 0
+    look = validation * (reading.looked_at + speed.forward)
+    training = plan.steps * step + looks * look + (train + validation) * reading.reduced
+    if config.minutes:
+        training = min(training, 60 * config.minutes)
+    before = speed.comparing
+    if _asks_mirror(config):
+        asked = min(MAX_IMAGES, train + validation)
+        before += 2 * asked * (speed.forward + reading.asked / settings.workers)
+        before += _seconds_of_fit(inputs, asked, 2)  # of its folds only the first compares strengths
+    if config.strategy == "lp-ft":
+        before += 2 * train * (reading.varied + speed.forward) + look + _seconds_of_fit(inputs, train, 1)
+    testing = (test + 2 * min(PARITY_IMAGES, test)) * (reading.asked + speed.forward)
+    seconds = STARTING_SECONDS + before + training + SAVING_SECONDS + testing
+    if config.control:
+        seconds += max(MIN_SECONDS, training) + testing
+    reason = (
+        f"measured here: {_spoken_seconds(step)} for a step of {plan.batch_size} images, {plan.steps:,} of them, and "
+        f"{_spoken_seconds(look)} for a look at the validation images, {looks} of them"
+    )
+    if plan.patience_steps:
+        reason += "; it ends earlier where nothing is gained any more"
+    spared = (1 - PATIENT_SHARE) * training if plan.patience_steps else 0.0
+    return Forecast([*derived_figures(plan), _precision_figure(speed)], seconds, spared, reason)
+
+
+def _frozen_figures(config: TrainConfig, division: Division) -> list[Figure]:
+    """What a frozen run derives: how its head is fitted and judged."""
+    if config.head_solver == "trainer":
+        why = "enough for a head on features"
+        derived = [
+            Figure("max_steps", "Steps", DEFAULT_STEPS, f"{DEFAULT_STEPS:,}", why),
+            Figure("batch_size", "Batch size", DEFAULT_BATCH_SIZE, f"{DEFAULT_BATCH_SIZE:,}", why),
+            Figure("learning_rate", "Learning rate", DEFAULT_LEARNING_RATE, f"{DEFAULT_LEARNING_RATE:.2g}", why),
+            Figure("weight_decay", "Weight decay", DEFAULT_WEIGHT_DECAY, f"{DEFAULT_WEIGHT_DECAY:.2g}", why),
+        ]
+        given = config.changed()
+        fitted = [
+            figure
+            for figure in derived
+            if figure.option not in given and not (figure.option == "max_steps" and config.epochs)
+        ]
+    else:
+        chooser = "folds of the images" if division.uses_folds or not division.validation else "the validation images"
+        fitted = [Figure("", "L2 strength", None, f"the best of {len(STRENGTHS)}", f"chosen on {chooser}")]
+    if division.uses_folds:
+        everything = len(division.train) + len(division.validation) + len(division.test)
+        judged = f"all {everything:,} images, in {FOLDS} folds"
+        why = "too few for a test part; each is judged by a head that has not seen it"
+    else:
+        judged = count(len(division.test), "test image", "test images")
+        why = "kept out of training and of every choice"
+    return [*fitted, Figure("", "Judged on", None, judged, why)]
+
+
+def _head_steps(config: TrainConfig, images: int) -> int:
+    """Steps that teach a head on features."""
+    in_epochs = (config.epochs or 0) * -(-images // (config.batch_size or DEFAULT_BATCH_SIZE))
+    return config.max_steps or in_epochs or DEFAULT_STEPS
+
+
+def _precision_figure(speed: Speed) -> Figure:
+    precision = speed.precision
+    return Figure("precision", "Precision", precision.dtype, precision.label, precision.reason)
+
+
+def _missing(backbone: Backbone, pictures: Sequence[Picture], precision: Precision, settings: Settings) -> int:
+    """How many different pictures have no stored features."""
+    key = f"{fingerprint(backbone)}-{precision.dtype}"
+    digests = list({picture.digest for picture in pictures})
+    if not (settings.features_dir / f"{key}.sqlite").exists():
+        return len(digests)
+    with FeatureStore(settings.features_dir, key, lambda _: None) as store:
+        return len(store.get_many(digests)[1])
+
+
+def _seconds_of_fit(inputs: Inputs, images: int, fits: int) -> float:
+    """About how long so many exact heads for so many images take."""
+    backbone = inputs.backbone
+    width = find_head(backbone.model, backbone.input_size).in_features
+    return fits * FITTING_SECONDS * images * min(images, width) * len(backbone.labels)
+
+
+def _spoken_seconds(seconds: float) -> str:
+    if seconds >= 1:
+        return f"{seconds:.1f} s"
+    return f"{1000 * seconds:.0f} ms" if seconds >= 0.01 else f"{1000 * seconds:.1f} ms"

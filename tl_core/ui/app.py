@@ -1,0 +1,113 @@
+"""The page as a whole: panels in the order of the way through, and what leads from one to the next.
+
+Must not know what panels show or compute.
+"""
+
+import functools
+import sys
+import threading
+import time
+from typing import Any
+
+import gradio as gr
+
+from tl_core import api
+from tl_core.errors import TLError
+from tl_core.settings import Settings, read_settings
+from tl_core.ui import theme
+from tl_core.ui.events import listen
+from tl_core.ui.panels import classes, compare, data, findings, monitor, results, runs, train, try_model
+from tl_core.ui.session import Session, build_session, keep_token
+from tl_core.ui.slot import slot
+
+# Gradio's copies of uploads and thumbnails: looked at every hour, kept for a day. What a person keeps lies elsewhere.
+_CACHE_TIMES = (3600, 24 * 3600)
+# Everything that waits in the whole app, ticks of open pages included.
+_MOST_WAITING = 500
+# The first page is drawn before torch takes the interpreter for seconds.
+_WARMING_DELAY = 1.0
+
+
+def build_app() -> gr.Blocks:
+    with gr.Blocks(title=theme.NAME, analytics_enabled=False, delete_cache=_CACHE_TIMES) as app:
+        session = build_session()
+        slot(theme.header(read_settings().shared))
+        notice = slot()
+        with gr.Tabs(selected="try", elem_id="steps") as tabs:
+            with gr.Tab("Try", id="try"):
+                trying = try_model.build()
+            with gr.Tab("Your images", id="images"):
+                doors, boxes, found = data.build(), classes.build(), findings.build()
+            with gr.Tab("Train", id="train") as train_tab:
+                training = train.build()
+            with gr.Tab("Watch", id="watch") as watch_tab:
+                listed, watched = runs.build(), monitor.build()
+            with gr.Tab("Results", id="results"):
+                judged, compared = results.build(), compare.build()
+        try_model.bind(trying, session)
+        data.bind(doors, session)
+        classes.bind(boxes, session)
+        findings.bind(found, session)
+        train.bind(training, session, train_tab.select)
+        runs.bind(listed, session, watch_tab.select)
+        monitor.bind(watched, session)
+        results.bind(judged, session)
+        compare.bind(compared, session)
+        _lead(found.go.click, tabs, "train", notice)
+        _lead(training.started.change, tabs, "watch", notice)
+        _lead(watched.to_results.click, tabs, "results", notice)
+        _bind_start(app, session, tabs, notice)
+    app.queue(max_size=_MOST_WAITING, default_concurrency_limit=4)
+    return app
+
+
+def _lead(trigger: Any, tabs: gr.Tabs, step: str, notice: gr.HTML) -> None:
+    """From one step of the way to another."""
+    listen(trigger, lambda: {tabs: gr.Tabs(selected=step)}, outputs=[tabs], notice=notice, kind="view")
+
+
+def _bind_start(app: gr.Blocks, session: Session, tabs: gr.Tabs, notice: gr.HTML) -> None:
+    def recognise(token: str | None, request: gr.Request) -> dict[Any, Any]:
+        """A run that the address names is looked at; whether it is the asker's is asked where it is opened."""
+        _warm_once()
+        named = request.query_params.get("run") if request is not None else None
+        opened = {session.run: named, tabs: gr.Tabs(selected="watch")} if named else {}
+        return {session.token: keep_token(token), session.ready: str(time.time_ns()), **opened}
+
+    listen(
+        app.load,
+        recognise,
+        inputs=[session.token],
+        outputs=[session.token, session.ready, session.run, tabs],
+        notice=notice,
+        kind="view",
+    )
+
+
+@functools.cache
+def _warm_once() -> None:
+    """Load torch and the default backbone beside the page, so that the first answer does not wait for them."""
+    threading.Timer(_WARMING_DELAY, _warm).start()
+
+
+def _warm() -> None:
+    try:
+        api.warm()
+    except TLError as failure:  # whoever asks the model is told in the page
+        print(f"the default backbone is not ready: {failure.message}", file=sys.stderr)
+
+
+def launch_options(settings: Settings) -> dict[str, Any]:
+    """What `Blocks.launch` is given whatever the address: the look, the limits, and nothing that asks a network."""
+    return {
+        "theme": theme.make_theme(),
+        "css": theme.styles(),
+        "favicon_path": theme.favicon(),
+        "footer_links": [],
+        "run_history": False,
+        "enable_monitoring": False,
+        "ssr_mode": False,
+        "show_error": False,
+        "max_file_size": settings.max_upload_bytes,
+        "strict_cors": True,
+    }

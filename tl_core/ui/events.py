@@ -1,0 +1,72 @@
+"""How an event of the page reaches a handler: who waits for whom, and that every failure ends as a sentence.
+
+Handlers return {component: value}. A TLError becomes a notice at the place it concerns; anything else is a fault of
+ours, is told as such and goes to the server's log. Must not know panels.
+"""
+
+import functools
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import gradio as gr
+
+from tl_core.errors import TLError
+from tl_core.ui.markup import notice_of_error, notice_of_fault
+
+Kind = Literal["view", "edit", "control", "model"]
+# How many handlers of a kind work at once; the rest wait. Views wait for nobody: a page that is slow to look at seems
+# broken. One model answers at a time: torch uses all cores for one answer.
+_LIMITS: dict[Kind, int | None] = {"view": None, "edit": 4, "control": 4, "model": 1}
+
+
+def listen(
+    trigger: Any,
+    handler: Callable[..., Any],
+    *,
+    inputs: Sequence[Any] = (),
+    outputs: Sequence[Any] = (),
+    notice: gr.HTML,
+    kind: Kind = "edit",
+    api_name: str | None = None,
+    **more: Any,
+) -> Any:
+    """Bind `handler` to a trigger or a list of them; `notice` shows what went wrong, is cleared by the next success,
+    and is where progress is shown."""
+    # Only a view says nothing of its progress: it is over before anybody could read it.
+    shown: dict[str, Any] = (
+        {"show_progress": "hidden"} if kind == "view" else {"show_progress": "minimal", "show_progress_on": notice}
+    )
+    return gr.on(
+        trigger,
+        told(handler, notice),
+        inputs=list(inputs),
+        outputs=[*outputs, notice],
+        concurrency_id=None if _LIMITS[kind] is None else kind,
+        concurrency_limit=_LIMITS[kind],
+        api_name=api_name,
+        api_visibility="public" if api_name else "private",
+        **{**shown, **more},
+    )
+
+
+def told(handler: Callable[..., Any], notice: gr.HTML) -> Callable[..., Any]:
+    """`handler`, with its failures shown in `notice`."""
+
+    @functools.wraps(handler)
+    def answer_once(*values: Any, **named: Any) -> dict[Any, Any]:
+        try:
+            return {notice: "", **(handler(*values, **named) or {})}
+        except Exception as failure:
+            return {notice: _words_of(failure)}
+
+    return answer_once
+
+
+def _words_of(failure: Exception) -> str:
+    if isinstance(failure, TLError):
+        return notice_of_error(failure)
+    if isinstance(failure, gr.Error):  # raised by a component about what was put into it
+        return notice_of_error(TLError(str(failure.message)))
+    traceback.print_exception(failure)
+    return notice_of_fault(failure)

@@ -1,0 +1,332 @@
+"""Train: which backbone, how, how thoroughly; what will happen and why; start.
+
+Whatever is derived can be changed in a form made from TrainConfig. Must not know how the images came here, nor how a
+run is watched.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from tl_core import api, catalogue
+from tl_core.config import options
+from tl_core.errors import ConfigError, DataError, TLError
+from tl_core.settings import read_settings
+from tl_core.survey import survey
+from tl_core.ui import explanations
+from tl_core.ui.choices import model_choices
+from tl_core.ui.clients import offer_trainings
+from tl_core.ui.events import listen
+from tl_core.ui.explanations import ANOTHER, FIRST, PARTS, WAYS, explain
+from tl_core.ui.forecast import TO_MEND, foretold, images_line, no_images, reasoned
+from tl_core.ui.form import control_for
+from tl_core.ui.markup import hint, layers, notice, notice_of_error, paragraph
+from tl_core.ui.panels import options as more_options
+from tl_core.ui.panels.try_model import about_model
+from tl_core.ui.session import Session
+from tl_core.ui.sketch import sketch
+from tl_core.ui.slot import slot
+from tl_core.ui.starting import (
+    SOME_IMAGES,
+    as_json,
+    begin,
+    configure,
+    draft_of,
+    runs_named,
+    shown,
+    usable_options,
+)
+from tl_core.ui.waiting import WAITING, tick_into
+
+DEFAULT_WAY = "frozen"
+# The radio's value for the ways of the second radio; no strategy is called so.
+_OTHER = "another"
+# Options with a control of their own on the first screen.
+_MAIN = ("model", "strategy", "thoroughness", "name", "control")
+_MEASURING = "Measuring how fast this computer is"
+_STARTED = "It is on its way: the tab “Watch” shows how it goes, or its place in the queue."
+
+
+@dataclass(frozen=True)
+class TrainPanel:
+    images: gr.HTML
+    model: gr.Dropdown
+    about: gr.HTML
+    way: gr.Radio
+    other: gr.Radio
+    explanation: gr.HTML
+    drawing: gr.HTML
+    thoroughness: gr.Radio
+    name: gr.Textbox
+    control: gr.Checkbox
+    options: more_options.OptionsPanel
+    plan_notice: gr.HTML
+    plan: gr.HTML
+    reasons: gr.HTML
+    planned: gr.Textbox  # what the plan that is shown was made for
+    start: gr.Button
+    notice: gr.HTML
+    command: gr.Code
+    config: gr.Code
+    started: gr.Textbox  # the id of the run that was started last
+
+    @property
+    def form(self) -> list[Any]:
+        """Every control of the form, in the order that `read_form` takes their values in."""
+        main = [self.model, self.way, self.other, self.thoroughness, self.name, self.control]
+        return [*main, *self.options.controls.values()]
+
+
+def build() -> TrainPanel:
+    made: dict[str, Any] = {}
+    made["images"] = slot(no_images(), elem_id="train-images")
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=6, min_width=300):
+            made |= _build_main()
+            made["options"] = more_options.build(usable_options(DEFAULT_WAY, None), _MAIN)
+        with gr.Column(scale=5, min_width=300):
+            gr.Markdown("### What will happen")
+            made["plan_notice"] = slot()
+            made["plan"] = slot(no_images(), elem_id="train-plan")
+            made["planned"] = gr.Textbox(visible="hidden", label="what the plan is of")
+            made["notice"] = slot(elem_id="train-notice")
+            made["start"] = gr.Button("Start training", variant="primary", elem_id="train-start")
+            made["reasons"] = slot(elem_id="train-reasons")
+            made["started"] = gr.Textbox(visible="hidden", label="the run that was started", elem_id="train-started")
+            with gr.Accordion("The same in a terminal", open=False):
+                made["command"] = gr.Code(
+                    language="shell",
+                    label="Command",
+                    interactive=False,
+                    wrap_lines=True,
+                    show_line_numbers=False,
+                    lines=2,
+                    buttons=["copy"],
+                    elem_id="train-command",
+                )
+                made["config"] = gr.Code(
+                    language="json",
+                    label="Configuration, for --config FILE.json",
+                    interactive=False,
+                    wrap_lines=True,
+                    show_line_numbers=False,
+                    lines=3,
+                    buttons=["copy"],
+                    elem_id="train-config",
+                )
+    return TrainPanel(**made)
+
+
+def _build_main() -> dict[str, Any]:
+    first = [(WAYS[strategy].name, strategy) for strategy in FIRST]
+    others = [(way.name, strategy) for strategy, way in WAYS.items() if strategy not in FIRST]
+    named = {option.name: option for option in options()}
+    return {
+        "model": gr.Dropdown(
+            [catalogue.DEFAULT_MODEL],
+            value=catalogue.DEFAULT_MODEL,
+            label="Backbone",
+            info=explanations.BACKBONE,
+            allow_custom_value=True,
+            elem_id="train-model",
+        ),
+        "about": slot(about_model(catalogue.DEFAULT_MODEL)),
+        "way": gr.Radio(
+            [*first, (ANOTHER, _OTHER)], value=DEFAULT_WAY, label="How", elem_id="train-way", elem_classes="tl-column"
+        ),
+        "other": gr.Radio(
+            others, value=others[0][1], label=ANOTHER, visible=False, elem_id="train-other", elem_classes="tl-column"
+        ),
+        "explanation": slot(explained(DEFAULT_WAY), elem_id="train-explanation"),
+        "drawing": slot(sketched(DEFAULT_WAY), elem_id="train-layers"),
+        "thoroughness": gr.Radio(
+            [(explanations.THOROUGHNESSES.get(word, word), word) for word in named["thoroughness"].choices],
+            value=named["thoroughness"].default,
+            label=named["thoroughness"].label,
+            info=explanations.THOROUGHNESS,
+            visible=False,
+            elem_id="train-thoroughness",
+        ),
+        "name": control_for(named["name"]),
+        "control": gr.Checkbox(
+            value=named["control"].default,
+            label=explanations.CONTROL,
+            info=explanations.CONTROL_INFO,
+            elem_id="option-control",
+        ),
+    }
+
+
+def bind(panel: TrainPanel, session: Session, *opened: Any) -> None:
+    """`opened` are triggers that say when the plan is looked at, such as a tab's `select`: it is made then, and after
+    changes of the form. Without them it is made as soon as there are images."""
+    own = [session.token, session.draft]
+    head_solver = panel.options.controls["head_solver"]
+
+    def load(token: str) -> dict[Any, Any]:
+        return {panel.model: gr.Dropdown(choices=model_choices(token, with_head=False))}
+
+    def offer(way: str, other: str, head_solver: str) -> dict[Any, Any]:
+        strategy = strategy_of(way, other)
+        usable = usable_options(strategy, head_solver)
+        return {
+            panel.other: gr.Radio(visible=way == _OTHER),
+            panel.explanation: explained(strategy),
+            panel.drawing: sketched(strategy),
+            panel.thoroughness: gr.Radio(visible="thoroughness" in usable),
+            panel.control: gr.Checkbox(visible="control" in usable),
+            **panel.options.offer(usable),
+        }
+
+    def describe(model: str) -> dict[Any, Any]:
+        return {panel.about: about_model(model)}
+
+    def follow(token: str, draft: str, *values: Any) -> dict[Any, Any]:
+        """What the form means, at once and without torch; what is wrong with it."""
+        config = configure(read_form(panel, values), images_word(draft, token), token)
+        known = runs_named(config.name, token)
+        return {
+            panel.command: shown(config).command(),
+            panel.config: as_json(shown(config)),
+            panel.notice: notice(_known_words(config.name, known), "warn") if known else "",
+        }
+
+    def look(token: str, draft: str, progress: gr.Progress = WAITING) -> dict[Any, Any]:
+        if not draft:
+            return {panel.images: no_images()}
+        try:
+            report = survey(draft_of(draft, token), read_settings(), tick_into(progress)).report
+        except DataError as failure:
+            return {panel.images: notice_of_error(failure)}
+        return {panel.images: images_line(report.classes, report.warnings)}
+
+    def plan(
+        token: str,
+        draft: str,
+        planned: str,
+        *values: Any,
+        progress: gr.Progress = WAITING,
+    ) -> dict[Any, Any]:
+        form = read_form(panel, values)
+        try:
+            config = configure(form, draft_of(draft, token).words, token).model_copy(update={"name": None})
+            question = f"{draft} {config.command()}"
+            if question == planned:
+                return {}
+            progress(0, desc=_MEASURING)
+            forecast = api.preview(config, ticker=tick_into(progress))
+        except TLError as failure:
+            words = hint(TO_MEND) if isinstance(failure, ConfigError) else notice_of_error(failure)
+            gone = {panel.drawing: sketched(form["strategy"]), panel.planned: "", panel.reasons: ""}
+            return {panel.plan: words if draft else no_images(), **gone, **panel.options.derived(())}
+        return {
+            panel.plan: foretold(forecast),
+            panel.reasons: reasoned(forecast),
+            panel.drawing: layers(forecast["groups"]) or sketched(config.strategy),
+            panel.planned: question,
+            **panel.options.derived(forecast["figures"]),
+        }
+
+    def start(
+        token: str,
+        draft: str,
+        *values: Any,
+        progress: gr.Progress = WAITING,
+    ) -> dict[Any, Any]:
+        config = configure(read_form(panel, values), draft_of(draft, token).pinned(), token)
+        run = begin(config, token, tick_into(progress))
+        return {session.run: run, panel.started: run, panel.notice: notice(_STARTED)}
+
+    # First, for a handler of the page that is called the same would take the name.
+    offer_trainings()
+    view: dict[str, Any] = {"notice": panel.notice, "kind": "view", "trigger_mode": "always_last"}
+    changes = [control.change for control in panel.form]
+    brought = list(opened) or [session.ready.change, session.draft.change]
+    listen([session.ready.change, session.finished.change], load, inputs=own[:1], outputs=[panel.model], **view)
+    listen(panel.model.change, describe, inputs=[panel.model], outputs=[panel.about], **view)
+    listen(
+        [panel.way.change, panel.other.change, head_solver.change],
+        offer,
+        inputs=[panel.way, panel.other, head_solver],
+        outputs=[
+            *(panel.other, panel.explanation, panel.drawing, panel.thoroughness, panel.control),
+            *panel.options.controls.values(),
+            *panel.options.groups.values(),
+        ],
+        **view,
+    )
+    listen(
+        [session.ready.change, session.draft.change, *changes],
+        follow,
+        inputs=[*own, *panel.form],
+        outputs=[panel.command, panel.config],
+        **view,
+    )
+    listen(
+        brought,
+        look,
+        inputs=own,
+        outputs=[panel.images],
+        notice=panel.plan_notice,
+        kind="edit",
+        trigger_mode="always_last",
+    )
+    listen(
+        [*brought, *(control.change for control in panel.form if control is not panel.name)],
+        plan,
+        inputs=[*own, panel.planned, *panel.form],
+        outputs=[panel.plan, panel.reasons, panel.drawing, panel.planned, *panel.options.derivable],
+        notice=panel.plan_notice,
+        kind="model",
+        trigger_mode="always_last",
+    )
+    listen(
+        panel.start.click,
+        start,
+        inputs=[*own, *panel.form],
+        outputs=[session.run, panel.started],
+        notice=panel.notice,
+        kind="control",
+        trigger_mode="once",
+    )
+
+
+def strategy_of(way: str, other: str) -> str:
+    """The strategy that the two radios mean."""
+    return other if way == _OTHER else way
+
+
+def read_form(panel: TrainPanel, values: tuple[Any, ...]) -> dict[str, Any]:
+    """The values of `panel.form` by option."""
+    model, way, other, thoroughness, name, control, *rest = values
+    return {
+        "model": model,
+        "strategy": strategy_of(way, other),
+        "thoroughness": thoroughness,
+        "name": name.strip() if name else None,
+        "control": control,
+        **dict(zip(panel.options.controls, rest, strict=True)),
+    }
+
+
+def images_word(draft: str | None, token: str | None) -> str:
+    """The word for the asker's images in a command; one that stands for them while there are none."""
+    try:
+        return draft_of(draft, token).words
+    except DataError:
+        return SOME_IMAGES
+
+
+def explained(strategy: str) -> str:
+    what, when = explain(strategy)
+    return paragraph(what) + paragraph(when, "tl-quiet")
+
+
+def sketched(strategy: str) -> str:
+    return sketch(PARTS, WAYS[strategy].lots)
+
+
+def _known_words(name: str | None, known: int) -> str:
+    runs = "is a run" if known == 1 else f"are {known:,} runs"
+    return f"There {runs} named “{name}” already: give another name, or you will have to tell them apart by the time."

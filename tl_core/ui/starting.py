@@ -1,0 +1,93 @@
+"""From what a form says to a training that runs: the configuration it means, what that is in a terminal, the start.
+
+Every configuration of the page goes through `configure`, whatever control or client it came from. Must not know
+components.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tl_core import api
+from tl_core.config import TrainConfig
+from tl_core.drafts import Draft
+from tl_core.errors import ConfigError, DataError
+from tl_core.settings import read_settings
+from tl_core.sources import Ticker
+from tl_core.ui.choices import allowed_model
+from tl_core.ui.forecast import NO_IMAGES
+from tl_core.ui.form import offered, parse_form, read_controls
+from tl_core.ui.once import Once
+from tl_core.ui.session import own_draft, own_runs, owner_of
+
+# What stands for the images in a command while there are none.
+SOME_IMAGES = "IMAGES"
+# A double click, or the second of two tabs: longer than a click takes, shorter than a change of mind.
+_starts = Once(seconds=2.0)
+
+
+def draft_of(word: str | None, token: str | None) -> Draft:
+    """The images that the asker has brought. Raises DataError where there are none yet."""
+    if not word:
+        raise DataError(NO_IMAGES.rstrip("."))
+    draft = own_draft(word, token)
+    draft.require_classes()
+    return draft
+
+
+def usable_options(strategy: str, head_solver: str | None) -> set[str]:
+    """The options that have a meaning for this strategy, and for how its head is fitted where that can be chosen."""
+    usable = offered({"strategy": strategy})
+    if "head_solver" in usable and head_solver:
+        usable = offered({"strategy": strategy, "head_solver": head_solver})
+    return usable
+
+
+def configure(values: Mapping[str, Any], data: str, token: str | None) -> TrainConfig:
+    """The configuration that values mean, by option; what has no meaning for the strategy is left out.
+
+    Raises ConfigError with every problem in the words of the form, ModelError. A limit on what one person may ask of a
+    shared machine, such as the length of a run, belongs here.
+    """
+    model = allowed_model(str(values.get("model") or ""), token)
+    usable = usable_options(str(values.get("strategy")), values.get("head_solver"))
+    names = [name for name in values if name in usable]
+    given = read_controls(names, [values[name] for name in names])
+    return parse_form({**given, "strategy": values.get("strategy"), "model": model, "data": data})
+
+
+def configure_options(options: Mapping[str, Any], data: str, token: str | None) -> TrainConfig:
+    """The configuration of a client that names options itself: none is left out. Raises ConfigError, ModelError."""
+    if not isinstance(options, Mapping):
+        raise ConfigError("the options must be an object: names of options with their values")
+    if "data" in options:
+        raise ConfigError("the images are those of the collection; leave `data` out")
+    config = parse_form({**options, "data": data})
+    return config.with_words(data=data, model=allowed_model(config.model, token))
+
+
+def shown(config: TrainConfig) -> TrainConfig:
+    """The configuration as it may be shown: the folders of a machine that others use too are nobody's to know."""
+    return config.portable() if read_settings().shared else config
+
+
+def as_json(config: TrainConfig) -> str:
+    """The options that differ from their defaults, for a file that `train --config` reads."""
+    return json.dumps(config.changed(), indent=2, ensure_ascii=False)
+
+
+def runs_named(name: str | None, token: str | None) -> int:
+    """How many runs of the asker have this name already."""
+    return sum(run.view().name == name for run in own_runs(token)) if name else 0
+
+
+def begin(config: TrainConfig, token: str | None, ticker: Ticker | None = None) -> str:
+    """Start a training, or let it join the queue; its run's id. Asked twice in a moment, it starts once.
+
+    Raises TLError.
+    """
+    owner = owner_of(token)
+    return _starts.ask(
+        (owner, json.dumps(config.to_json(), sort_keys=True)),
+        lambda: api.train_in_background(config, owner=owner, ticker=ticker).id,
+    )
