@@ -65,13 +65,13 @@ def zipped(folder: Path, place: Path) -> Path:
 
 def test_a_path_becomes_a_draft_with_a_sentence(folder: Path) -> None:
     draft, sentence = doors.open_words(str(folder), "")
-    assert sentence == "11 images in 2 classes, 5 to 6 each."
+    assert sentence == "Opened: 11 images in 2 classes, 5 to 6 each."
     assert {name: len(there) for name, there in boxes_of(draft, draft.settings).items()} == {"blue": 5, "red": 6}
 
 
 def test_a_zip_becomes_a_draft(folder: Path, tmp_path: Path) -> None:
     draft, sentence = doors.open_upload([str(zipped(folder, tmp_path / "photos.zip"))], "")
-    assert sentence.startswith("11 images in 2 classes")
+    assert sentence.startswith("Opened: 11 images in 2 classes")
     assert Path(draft.words).is_relative_to(draft.dir)
 
 
@@ -145,7 +145,7 @@ def test_a_burst_of_the_camera_counts_and_ends(
     assert "enough at once" in said(handlers["camera.take_frame"](picture(0.3, 9), "cup", f"{begun} 3", word, ""))
     assert len(_boxes(word)["cup"]) == 3
     ended = handlers["camera.end_burst"](burst, word, "")
-    assert word_in(ended) != word and "3 pictures taken" in said(ended)
+    assert word_in(ended) != word and "has stopped" in said(ended)
 
 
 def test_pages_of_pictures() -> None:

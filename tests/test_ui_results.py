@@ -24,6 +24,7 @@ from tl_core.runs import Run, create_run
 from tl_core.settings import read_settings
 from tl_core.terminal import spoken_accuracy
 from tl_core.ui.comparison import Entry, cautions, compare, conclusions, draw_intervals, make_entry
+from tl_core.ui.explanations import CONTROL
 from tl_core.ui.judged import behind_cell, judged_pictures, mistakes_shown, one_of_each_class, surest_mistakes
 from tl_core.ui.matrix import MOST_CLASSES, choose_classes, describe_cell, draw_matrix, read_pick
 from tl_core.ui.panels import compare as compare_panel
@@ -251,7 +252,7 @@ def test_classes_are_listed_worst_first(report: dict[str, Any]) -> None:
 
 
 def test_what_transfer_gained_is_told_with_its_interval_or_how_to_find_out(report: dict[str, Any]) -> None:
-    assert "Control" in gain(report)
+    assert CONTROL in gain(report)
     figures = {
         "accuracy": 0.5,
         "difference": 0.25,

@@ -288,7 +288,9 @@ class Finetuning:
                 f"{plan.learning_rate:.1g}"
             )
         if end.shipped_step < end.steps:
-            self.recorder.note(f"kept: the weights of step {end.shipped_step:,}, better on the validation images")
+            self.recorder.note(
+                f"kept: the weights of step {end.shipped_step:,}, the latest of those that validate best within chance"
+            )
 
     def _what_is_shipped(self, end: TrainingEnd) -> str:
         on = f"The model that is shipped was trained on the {len(self.division.train):,} training images"

@@ -200,7 +200,7 @@ def _write_card(model_dir: Path, report: dict[str, Any], config: TrainConfig) ->
 
 
 def _describe_task(config: TrainConfig, backbone: Backbone, division: Division) -> str:
-    parts = {"train": division.train, "steer": division.validation, "test": division.test}
+    parts = {"train": division.train, "validation": division.validation, "test": division.test}
     images = ", ".join(f"{len(indices):,} {part}" for part, indices in parts.items() if indices)
     return (
         f"{config.strategy}: {backbone.source.named}, {backbone.parameters / 1e6:.1f} M parameters, "

@@ -10,7 +10,7 @@ from tl_core.files import existing_path
 from tl_core.images.samples import SAMPLE_PREFIX
 from tl_core.runs import RunView
 from tl_core.settings import read_settings
-from tl_core.ui.markup import spoken_number
+from tl_core.ui.markup import paragraph, spoken_number
 from tl_core.ui.session import own_run, own_runs
 
 RUNS_OFFERED = 30
@@ -36,6 +36,12 @@ def model_choices(token: str | None, *, with_head: bool) -> Choices:
     trained = [run for run in own_runs(token) if (run.model_dir / "config.json").is_file()][:RUNS_OFFERED]
     choices[embedded:embedded] = [(f"yours: {describe_run(run.view())}", run.id) for run in trained]
     return choices
+
+
+def about_model(word: str | None) -> str:
+    """What the catalogue says of a model; nothing for one that it does not know."""
+    backbone = catalogue.find((word or "").strip())
+    return paragraph(backbone.summary, "tl-quiet") if backbone is not None else ""
 
 
 def describe_run(view: RunView) -> str:

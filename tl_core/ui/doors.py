@@ -109,7 +109,7 @@ def _describe_draft(draft: Draft) -> str:
 
 def _checked(draft: Draft, ticker: Ticker | None) -> tuple[Draft, str]:
     try:
-        return draft, lead_sentence(survey(draft, draft.settings, ticker).report)
+        return draft, f"Opened: {lead_sentence(survey(draft, draft.settings, ticker).report)}"
     except TLError:
         draft.discard()
         raise

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from tl_core.images.collection import TEST, TRAIN, VALIDATION, Picture
 from tl_core.images.report import Report
-from tl_core.images.wording import count
+from tl_core.images.wording import count, name_some
 from tl_core.settings import Settings
 from tl_core.survey import Survey
 from tl_core.ui.boxes import Shown, as_pick, picture_tag
@@ -44,13 +44,14 @@ def can_be_trained(report: Report) -> bool:
     return len(report.classes) > 1 and bool(report.splits[TEST])
 
 
-def draw_findings(found: Survey, settings: Settings) -> str:
-    """Everything the check has to say, most important first."""
+def draw_findings(found: Survey, settings: Settings, empty: Sequence[str] = ()) -> str:
+    """Everything the check has to say, most important first; `empty` are classes with a name and no picture."""
     report = found.report
+    without = f"{name_some(empty)} {'has' if len(empty) == 1 else 'have'} no pictures yet, and will not be learned."
     return "".join(
         (
             paragraph(lead_sentence(report), "tl-lead"),
-            sentences(map(_without_own_names, report.warnings)),
+            sentences([*([without] if empty else []), *map(_without_own_names, report.warnings)]),
             '<div class="tl-columns"><div>',
             f"<h3>Classes</h3>{_draw_counts(report)}</div>",
             f"<div><h3>How they are divided</h3>{_draw_split(report)}</div></div>",

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 # The words of an interval or a share that are not worth a digit more.
 _SHARE_OF_ALL = 100.0
+# Less than this and the other classes together are more probable than the best one.
+UNSURE_BELOW = 0.5
+_UNSURE = "It is not sure. A model knows only the classes it was taught: perhaps this picture shows none of them."
 
 
 def text(value: object) -> str:
@@ -41,7 +44,8 @@ def hint(words: str) -> str:
 
 def notice_of_error(failure: TLError) -> str:
     details = "".join(f"<li>{text(line)}</li>" for line in failure.details)
-    sentence = text(failure.message[:1].upper() + failure.message[1:])
+    first = failure.message.partition(" ")[0]  # an id or an address stays as it is written
+    sentence = text(failure.message[:1].upper() + failure.message[1:] if first.isalpha() else failure.message)
     return (
         f'<div class="tl-notice tl-bad" role="alert"><p>{sentence}.</p>{f"<ul>{details}</ul>" if details else ""}</div>'
     )
@@ -81,7 +85,9 @@ def answer_bars(model: str, labels: Sequence[dict[str, Any]]) -> str:
     """What a model says of a picture: [{label, score}], best first."""
     best = f"{labels[0]['label']}, {labels[0]['score']:.1%}"
     rows = [(entry["label"], entry["score"], f"{entry['score']:.1%}") for entry in labels]
-    return f"{paragraph(model, 'tl-quiet')}{paragraph(best, 'tl-lead')}{bars(rows, f'Probabilities by {model}')}"
+    drawn = bars(rows, f"Probabilities by {model}", marked=labels[0]["label"])
+    doubt = "" if labels[0]["score"] >= UNSURE_BELOW else paragraph(_UNSURE, "tl-quiet")
+    return f"{paragraph(model, 'tl-quiet')}{paragraph(best, 'tl-lead')}{drawn}{doubt}"
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[Any]], label: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from tl_core import terminal
 from tl_core.config import options
 from tl_core.images.wording import count
+from tl_core.ui.explanations import CONTROL
 from tl_core.ui.markup import bars, facts, layers, notice, paragraph, sentences, spoken_number, table
 
 _HOW_JUDGED = {
@@ -17,8 +18,8 @@ _HOW_JUDGED = {
     "it. The interval says how far chance alone can be off.",
 }
 _NO_CONTROL = (
-    "Not known for this run. Tick Control before a training, and the same network is also taught from random weights, "
-    "for as long: the difference is what its earlier knowledge was worth."
+    f"Not known for this run. Tick “{CONTROL}” before a training, and the same network is also taught without what it "
+    "knew, for as long: the difference is what that was worth."
 )
 _PRECISION_AND_RECALL = (
     "Precision: of the pictures the model called so, the share that were. Recall: of the pictures that were, the share "

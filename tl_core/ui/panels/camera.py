@@ -72,7 +72,7 @@ def bind(panel: CameraPanel, session: Session, label: gr.Textbox, trouble: gr.HT
         _, taken = read_burst(burst) or (0.0, 0)
         if not taken:
             return {panel.burst: ""}
-        words = f"{count(taken, 'picture', 'pictures')} taken."
+        words = "The camera has stopped: what it took is in the class."  # a last frame may still be on its way
         return {session.draft: draft_word(own_draft(word, token)), panel.burst: "", panel.counted: notice(words)}
 
     streaming = listen(

@@ -142,7 +142,7 @@ def build() -> ClassesPanel:
 
 def bind(panel: ClassesPanel, session: Session) -> None:
     whole = [
-        *(panel.cards, panel.chosen, panel.page, panel.marked, panel.box, panel.title, panel.pictures, panel.place),
+        *(panel.cards, panel.page, panel.marked, panel.box, panel.title, panel.pictures, panel.place),
         *(panel.back, panel.on, panel.remove, panel.move, panel.target, panel.notice),
     ]
     view = [session.draft, panel.chosen, panel.page, session.token]
@@ -152,13 +152,11 @@ def bind(panel: ClassesPanel, session: Session) -> None:
         boxes = boxes_of(draft, draft.settings) if draft else {}
         if draft is None or not boxes:
             said: dict[Any, Any] = {} if word else {panel.notice: ""}
-            return {**said, panel.cards: hint(_EMPTY), panel.chosen: "", panel.box: gr.Column(visible=False)}
+            return {**said, panel.cards: hint(_EMPTY), panel.box: gr.Column(visible=False)}
         cards: dict[Any, Any] = {panel.cards: draw_boxes(boxes, chosen, draft.settings)}
-        if not chosen:  # a card may have been pressed since this was asked: nothing is closed
-            return cards
         if chosen not in boxes:
-            return {**cards, panel.chosen: "", panel.box: gr.Column(visible=False)}
-        answer: dict[Any, Any] = {**cards, panel.chosen: chosen, panel.box: gr.Column(visible=True)}
+            return {**cards, panel.box: gr.Column(visible=False)}
+        answer: dict[Any, Any] = {**cards, panel.box: gr.Column(visible=True)}
         part, page, pages = turned(boxes[chosen], page)
         marked = [each.name for each in part] if pressed else []
         return {
@@ -183,8 +181,8 @@ def bind(panel: ClassesPanel, session: Session) -> None:
             panel.move: gr.Button(interactive=some),
         }
 
-    def pick(word: str, token: str, event: gr.EventData) -> dict[Any, Any]:
-        return {panel.notice: "", **show(word, read_pick(getattr(event, "picked", None)), 1, token)}
+    def pick(event: gr.EventData) -> dict[Any, Any]:
+        return {panel.chosen: read_pick(getattr(event, "picked", None)), panel.page: 1}
 
     def press(event: gr.EventData) -> dict[Any, Any]:
         return _marked(read_picks(getattr(event, "picked", None)))
@@ -201,7 +199,8 @@ def bind(panel: ClassesPanel, session: Session) -> None:
     def name_class(name: str, word: str, token: str) -> dict[Any, Any]:
         draft, added = add_class(name, word, token)
         words = f"Class “{shorten(added)}”: now add pictures to it."
-        return {session.draft: draft_word(draft), panel.chosen: added, panel.name: "", panel.notice: notice(words)}
+        chosen = {panel.chosen: added, panel.page: 1}
+        return {session.draft: draft_word(draft), **chosen, panel.name: "", panel.notice: notice(words)}
 
     def add_pictures(
         label: str, files: list[str] | None, word: str, token: str, progress: gr.Progress = WAITING
@@ -240,7 +239,8 @@ def bind(panel: ClassesPanel, session: Session) -> None:
         return {**closed, session.draft: draft_word(draft), panel.notice: notice(words)}
 
     listen(
-        [session.ready.change, session.draft.change],
+        # Nothing but a person's doing sets the chosen class: a look that was asked for before it would set it back.
+        [session.ready.change, session.draft.change, panel.chosen.change],
         show,
         inputs=view,
         outputs=whole,
@@ -254,9 +254,8 @@ def bind(panel: ClassesPanel, session: Session) -> None:
     listen(
         panel.cards.click,
         pick,
-        inputs=[session.draft, session.token],
-        outputs=whole,
-        notice=panel.trouble,
+        outputs=[panel.chosen, panel.page],
+        notice=panel.notice,
         kind="view",
         trigger_mode="always_last",
     )
@@ -272,7 +271,7 @@ def bind(panel: ClassesPanel, session: Session) -> None:
         [panel.add.click, panel.name.submit],
         name_class,
         inputs=[panel.name, session.draft, session.token],
-        outputs=[session.draft, panel.chosen, panel.name],
+        outputs=[session.draft, panel.chosen, panel.page, panel.name],
         notice=panel.notice,
     )
     listen(

@@ -68,7 +68,7 @@ def bind(panel: FindingsPanel, session: Session) -> None:
         except DataError as failure:
             return {**_blank(""), panel.notice: notice_of_error(failure)}
         return {
-            panel.found: draw_findings(found, draft.settings),
+            panel.found: draw_findings(found, draft.settings, [name for name, n in draft.classes().items() if not n]),
             panel.thin_copies: _thinning(surplus(found, copies_in(found)), "copy", "copies"),
             panel.thin_alike: _thinning(surplus(found, alike_in(found)), "look-alike", "look-alikes"),
             panel.go: gr.Button(interactive=can_be_trained(found.report)),

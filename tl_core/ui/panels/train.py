@@ -15,15 +15,15 @@ from tl_core.errors import ConfigError, DataError, TLError
 from tl_core.settings import read_settings
 from tl_core.survey import survey
 from tl_core.ui import explanations
-from tl_core.ui.choices import model_choices
+from tl_core.ui.choices import about_model, model_choices
 from tl_core.ui.clients import offer_trainings
 from tl_core.ui.events import listen
 from tl_core.ui.explanations import ANOTHER, FIRST, PARTS, WAYS, explain
 from tl_core.ui.forecast import TO_MEND, foretold, images_line, no_images, reasoned
 from tl_core.ui.form import control_for
+from tl_core.ui.found import can_be_trained
 from tl_core.ui.markup import hint, layers, notice, notice_of_error, paragraph
 from tl_core.ui.panels import options as more_options
-from tl_core.ui.panels.try_model import about_model
 from tl_core.ui.session import Session
 from tl_core.ui.sketch import sketch
 from tl_core.ui.slot import slot
@@ -91,7 +91,7 @@ def build() -> TrainPanel:
             made["plan"] = slot(no_images(), elem_id="train-plan")
             made["planned"] = gr.Textbox(visible="hidden", label="what the plan is of")
             made["notice"] = slot(elem_id="train-notice")
-            made["start"] = gr.Button("Start training", variant="primary", elem_id="train-start")
+            made["start"] = gr.Button("Start training", variant="primary", interactive=False, elem_id="train-start")
             made["reasons"] = slot(elem_id="train-reasons")
             made["started"] = gr.Textbox(visible="hidden", label="the run that was started", elem_id="train-started")
             with gr.Accordion("The same in a terminal", open=False):
@@ -194,12 +194,15 @@ def bind(panel: TrainPanel, session: Session, *opened: Any) -> None:
 
     def look(token: str, draft: str, progress: gr.Progress = WAITING) -> dict[Any, Any]:
         if not draft:
-            return {panel.images: no_images()}
+            return {panel.images: no_images(), panel.start: gr.Button(interactive=False)}
         try:
             report = survey(draft_of(draft, token), read_settings(), tick_into(progress)).report
         except DataError as failure:
-            return {panel.images: notice_of_error(failure)}
-        return {panel.images: images_line(report.classes, report.warnings)}
+            return {panel.images: notice_of_error(failure), panel.start: gr.Button(interactive=False)}
+        return {
+            panel.images: images_line(report.classes, report.warnings),
+            panel.start: gr.Button(interactive=can_be_trained(report)),
+        }
 
     def plan(
         token: str,
@@ -267,7 +270,7 @@ def bind(panel: TrainPanel, session: Session, *opened: Any) -> None:
         brought,
         look,
         inputs=own,
-        outputs=[panel.images],
+        outputs=[panel.images, panel.start],
         notice=panel.plan_notice,
         kind="edit",
         trigger_mode="always_last",

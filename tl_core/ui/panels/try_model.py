@@ -14,9 +14,9 @@ from PIL import Image
 from tl_core import catalogue
 from tl_core.errors import DataError, TLError
 from tl_core.ui.asking import answer_of
-from tl_core.ui.choices import allowed_model, model_choices
+from tl_core.ui.choices import about_model, allowed_model, model_choices
 from tl_core.ui.events import listen
-from tl_core.ui.markup import hint, notice_of_error, paragraph
+from tl_core.ui.markup import hint, notice_of_error
 from tl_core.ui.picture import as_it_came
 from tl_core.ui.session import Session
 from tl_core.ui.slot import slot
@@ -67,8 +67,8 @@ def build() -> TryPanel:
             )
             examples = gr.Gallery(
                 label="Examples",
-                columns=2,
-                height=170,
+                columns=4,
+                height=160,
                 allow_preview=False,
                 buttons=[],
                 object_fit="cover",
@@ -132,7 +132,7 @@ def bind(panel: TryPanel, session: Session) -> None:
         inputs=[panel.model, panel.second, panel.image, session.token],
         outputs=[panel.answer, panel.second_answer],
         notice=panel.notice,
-        kind="model",
+        kind="edit",  # a model of the Hub may be fetched first, for which no other model should wait
         api_name="ask",
         trigger_mode="always_last",
     )
@@ -142,12 +142,6 @@ def asked(model: str | None, image: str, token: str | None) -> str:
     """Markup of the most probable classes of a picture, by a model that the asker may use. Raises TLError."""
     word = allowed_model(model, token)
     return answer_of(word, image, word)
-
-
-def about_model(word: str | None) -> str:
-    """What the catalogue says of a model; nothing for one that it does not know."""
-    backbone = catalogue.find((word or "").strip())
-    return paragraph(backbone.summary, "tl-quiet") if backbone is not None else ""
 
 
 def example_path(name: str) -> Path:

@@ -1,0 +1,93 @@
+"""The page that several people use: each sees their own runs only, whatever way they ask; folders stay closed."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from browser import App, Visitor, running_app, running_browser, visit
+
+pytestmark = pytest.mark.slow
+
+# A browser that was recognised, and has no run.
+STRANGER = "s" * 43
+# Handlers that are given a run: how their other values are filled in.
+OF_A_RUN: dict[str, Any] = {
+    "watch": lambda run: [run, STRANGER],
+    "results": lambda run: [run, STRANGER],
+    "stop_run": lambda run: [run, "", STRANGER],
+    "download": lambda run: [run, STRANGER],
+}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with running_browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def app(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    with running_app(tmp_path_factory.mktemp("page"), shared=True) as app:
+        yield app
+
+
+def test_two_browsers_see_their_own_runs_only_and_so_does_a_raw_call(browser: Any, app: App) -> None:
+    with visit(browser, app.address) as one, visit(browser, app.address) as other:
+        runs = [start(one, "first of mine"), start(other, "second of another")]
+        assert runs[0] != runs[1]
+        one.see("#runs-list", "first of mine")
+        other.see("#runs-list", "second of another")
+        other.see("#watch-head .tl-state", re.compile("queue|starting|running|succeeded"))
+        assert "second of another" not in one.page.locator("main").inner_text()
+        assert "first of mine" not in other.page.locator("main").inner_text()
+
+        other.page.goto(f"{app.address}/?run={runs[0]}")
+        other.see("[role=alert]", f"There is no run '{runs[0]}' of yours.")
+        assert not other.page.locator("#watch-head").is_visible()
+        assert "first of mine" not in other.page.locator("main").inner_text()
+
+        for name, values in OF_A_RUN.items():
+            for ask in (call, run_at_once):
+                theirs = [ask(app, name, values(run)).replace(run, "RUN") for run in runs]
+                unknown = ask(app, name, values("no-such-run")).replace("no-such-run", "RUN")
+                assert theirs == [unknown, unknown]
+                assert re.search(r"no run (&#x27;|')RUN(&#x27;|') of yours", unknown)
+        one.see("#watch-outcome", "It is done")  # nobody else has stopped it
+
+
+def test_folders_are_neither_data_nor_models(app: App) -> None:
+    for folder in (str(app.home), "/etc", "../runs", "~"):
+        told = call(app, "open_images", [folder, None, STRANGER])
+        assert "cannot be used here" in told and "root" not in told.replace(folder, "")
+    draft = re.search(r'"(draft-[^"]+)"', call(app, "open_images", ["sample:shapes", None, STRANGER]))
+    assert draft is not None
+    for folder in (str(app.home), "/etc", "../runs"):
+        for name in ("plan", "start"):
+            assert "cannot be used here" in call(app, name, [draft[1], {"model": folder}, STRANGER])
+    # Somebody who was not recognised, and the images of somebody else.
+    assert "not been recognised" in call(app, "open_images", ["sample:shapes", None, ""])
+    assert "RUN" not in call(app, "start", [draft[1], {}, "t" * 43])
+
+
+def start(visitor: Visitor, name: str) -> str:
+    visitor.open_tab("Your images")
+    visitor.press("#data-shapes")
+    visitor.see("#findings .tl-bars")
+    visitor.press("#findings-go")
+    visitor.page.locator("#option-name input, #option-name textarea").fill(name)
+    return visitor.start_training()
+
+
+def call(app: App, name: str, values: list[Any]) -> str:
+    """The last event that an endpoint tells a client."""
+    address = f"{app.address}/gradio_api/call/{name}"
+    event = httpx.post(address, json={"data": values}).json()["event_id"]
+    return httpx.get(f"{address}/{event}", timeout=60).text
+
+
+def run_at_once(app: App, name: str, values: list[Any]) -> str:
+    """What an endpoint answers without the queue, but for how long that took."""
+    answer = httpx.post(f"{app.address}/gradio_api/run/{name}", json={"data": values}, timeout=60).json()
+    return str({key: value for key, value in answer.items() if "duration" not in key})
