@@ -49,7 +49,7 @@ def build() -> DataPanel:
         with gr.Column(scale=1, min_width=300):
             slot('<h2 class="tl-h2">Drop your files</h2>')
             files = gr.File(
-                label="A zip with a folder for each class, a table (CSV, JSONL, parquet), or pictures of one class",
+                label="A zip of class folders, a table, or pictures of one class",
                 file_count="multiple",
                 height=170,
                 elem_id="data-files",
