@@ -65,6 +65,11 @@ def test_torch_and_its_family_are_imported_only_under_ml(module: Path) -> None:
     assert not ONLY_UNDER_ML & {name.split(".")[0] for name in imported(module)}
 
 
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(PACKAGE)))
+def test_gradio_is_imported_only_under_ui(module: Path) -> None:
+    assert part_of(module) == "ui" or "gradio" not in {name.split(".")[0] for name in imported(module)}
+
+
 @pytest.mark.parametrize("command", ["", "models", "check", "train", "predict", "evaluate", "runs", "stop", "resume"])
 def test_help_loads_nothing_heavy(command: str) -> None:
     heavy = sorted(ONLY_UNDER_ML | {"numpy", "sklearn", "scipy", "pyarrow", "pandas", "PIL", "huggingface_hub"})
