@@ -224,7 +224,8 @@ def visit(
             visitor.troubles.append(f"asked {request.url}")
 
     def note_message(message: Any) -> None:
-        if message.type == "error":
+        # Gradio says so itself when it lets go of a stream that it no longer needs.
+        if message.type == "error" and "AbortError: signal is aborted" not in message.text:
             visitor.troubles.append(f"console: {message.text}")
 
     page.on("request", note_request)
