@@ -230,7 +230,7 @@ def visit(
 
     page.on("request", note_request)
     page.on("console", note_message)
-    page.on("pageerror", lambda error: visitor.troubles.append(f"error: {error}"))
+    page.on("pageerror", lambda error: "aborted" in str(error) or visitor.troubles.append(f"error: {error}"))
     page.goto(address)
     visitor.see("#try-model")
     yield visitor
