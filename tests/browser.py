@@ -23,7 +23,6 @@ from tl_core.files import read_json
 from tl_core.processes import lives
 
 PROJECT = Path(__file__).resolve().parent.parent
-# Milliseconds for what takes some seconds on a quiet machine; only a failing test waits so long.
 PATIENCE = 120_000.0  # milliseconds for what takes seconds; only a failing test waits so long
 HOSTILE = '<img src=x onerror="window.hacked=1">'
 # The page's steps, and what is to be seen in each.
@@ -153,6 +152,24 @@ class Visitor:
 
     page: Any
     troubles: list[str] = field(default_factory=list)  # errors in the console, requests to other hosts
+    leaving: bool = False
+
+    def leave_for(self, address: str) -> None:
+        """Open another address in this browser.
+
+        Gradio closes its own client when a page is left, and what is still open there then calls itself a lost
+        connection. What a page says between that and the arrival of the next is therefore not held against it.
+        """
+        self.leaving = True
+        self.page.once("framenavigated", lambda _: self.arrive())
+        self.page.goto(address)
+
+    def arrive(self) -> None:
+        self.leaving = False
+
+    def complain(self, trouble: str) -> None:
+        if not self.leaving:
+            self.troubles.append(trouble)
 
     def open_tab(self, name: str) -> None:
         """A step of the way; on a narrow screen it may hide in a menu."""
@@ -224,13 +241,12 @@ def visit(
             visitor.troubles.append(f"asked {request.url}")
 
     def note_message(message: Any) -> None:
-        # Gradio says so itself when it lets go of a stream that it no longer needs.
-        if message.type == "error" and "AbortError: signal is aborted" not in message.text:
-            visitor.troubles.append(f"console: {message.text}")
+        if message.type == "error":
+            visitor.complain(f"console: {message.text}")
 
     page.on("request", note_request)
     page.on("console", note_message)
-    page.on("pageerror", lambda error: "aborted" in str(error) or visitor.troubles.append(f"error: {error}"))
+    page.on("pageerror", lambda error: visitor.complain(f"error: {error}"))
     page.goto(address)
     visitor.see("#try-model")
     yield visitor

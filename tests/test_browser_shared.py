@@ -43,7 +43,7 @@ def test_two_browsers_see_their_own_runs_only_and_so_does_a_raw_call(browser: An
         assert "second of another" not in one.page.locator("main").inner_text()
         assert "first of mine" not in other.page.locator("main").inner_text()
 
-        other.page.goto(f"{app.address}/?run={runs[0]}")
+        other.leave_for(f"{app.address}/?run={runs[0]}")
         other.see("[role=alert]", f"There is no run '{runs[0]}' of yours.")
         assert not other.page.locator("#watch-head").is_visible()
         assert "first of mine" not in other.page.locator("main").inner_text()
