@@ -7,16 +7,19 @@ files with HEAD, GET and byte ranges; and it refuses as the Hub does, by status 
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from threading import Thread
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 Files = dict[str, bytes]
+UseHub = Callable[[str], None]
+
+CLOSED = "http://127.0.0.1:9"  # the discard port: nobody listens
 
 # Kept outside git on the Hub, and listed with their SHA-256.
 LARGE_FILE_SUFFIXES = frozenset({".bin", ".parquet", ".safetensors", ".zip"})
@@ -197,3 +200,8 @@ def _etag(path: str, content: bytes) -> str:
 
 def _git_id(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def names(folder: Path) -> set[str]:
+    """The files below a folder that was fetched."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}

@@ -1,4 +1,4 @@
-"""Fetching from the Hub: the real client against a Hub on this machine, and against no Hub at all."""
+"""Models of the Hub: the real client against a Hub on this machine, and against no Hub at all; what an id is."""
 
 import json
 import logging
@@ -8,19 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
-from types import SimpleNamespace
 
-import huggingface_hub.constants
-import huggingface_hub.utils._http
 import pytest
-from hub_server import Hub, Repo, commit, serve
+from hub_server import CLOSED, Hub, Repo, UseHub, commit, names
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils._validators import validate_repo_id
 
 from tl_core.errors import ConfigError, DataError, HubError, ModelError, TLError
-from tl_core.hub import datasets, fetch_dataset, fetch_model, is_hub_id, repository
-from tl_core.images.decode import IMAGE_KINDS
-from tl_core.images.table_files import TABLE_EXTENSIONS
+from tl_core.hub import fetch_dataset, fetch_model, is_hub_id, repository
 from tl_core.settings import Settings
 
 CONFIG = json.dumps({"model_type": "resnet"}).encode()
@@ -41,9 +36,6 @@ SHARDED = {
     "model-00001-of-00002.safetensors": WEIGHTS,
     "model-00002-of-00002.safetensors": WEIGHTS,
 }
-CLOSED = "http://127.0.0.1:9"  # the discard port: nobody listens
-
-UseHub = Callable[[str], None]
 
 
 @pytest.fixture
@@ -52,32 +44,9 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def offline(tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path / "home", offline=True)
-
-
-@pytest.fixture
-def use_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UseHub:
-    """Point the client at a server, with a cache and no token of its own. A test fails if the client waits to retry."""
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    for name in ("HF_HUB_CACHE", "HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_ETAG_TIMEOUT"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    clock = SimpleNamespace(sleep=lambda seconds: pytest.fail("waited to retry"))
-    monkeypatch.setattr(huggingface_hub.utils._http, "time", clock)
-    return lambda url: monkeypatch.setenv("HF_ENDPOINT", url)
-
-
-@pytest.fixture
-def hub(use_hub: UseHub) -> Iterator[Hub]:
-    with serve({"owner/plain": Repo(PLAIN), "owner/sharded": Repo(SHARDED), "canonical": Repo(PLAIN)}) as server:
-        use_hub(server.url)
-        yield server
-
-
-def names(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+def hub(hub: Hub) -> Hub:
+    hub.repos |= {"owner/plain": Repo(PLAIN), "owner/sharded": Repo(SHARDED), "canonical": Repo(PLAIN)}
+    return hub
 
 
 @contextmanager
@@ -353,137 +322,6 @@ def test_a_pickle_that_another_program_left_in_the_cache_is_called_one(
     (folder / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(ModelError, match=r"no safetensors weights, only pytorch_model\.bin"):
         fetch_model("owner/plain", offline)
-
-
-# --- datasets
-
-
-def dataset(hub: Hub, files: dict[str, bytes], **more: object) -> str:
-    hub.repos["datasets/owner/leaves"] = Repo(files, **more)  # type: ignore[arg-type]
-    return "owner/leaves"
-
-
-def test_parquet_of_the_main_branch_is_taken_by_split(hub: Hub, settings: Settings) -> None:
-    files = {
-        "README.md": b"# Leaves",
-        "data/train-00000-of-00002.parquet": b"t0",
-        "data/train-00001-of-00002.parquet": b"t1",
-        "data/test-00000-of-00001-0a1b.parquet": b"e0",
-    }
-    fetched = fetch_dataset(
-        dataset(hub, files, branches={"refs/convert/parquet": {"x/train/0.parquet": b""}}), settings
-    )
-    assert names(fetched.path) == {"train-00000.parquet", "train-00001.parquet", "test-00000.parquet"}
-    assert [(fetched.path / f"train-0000{n}.parquet").read_bytes() for n in (0, 1)] == [b"t0", b"t1"]
-    assert fetched.revision == commit(files)
-    assert fetched.notes == ()
-    assert not [line for line in hub.requests if "README" in line]
-
-
-def test_otherwise_the_hubs_parquet_copy_is_taken(hub: Hub, settings: Settings) -> None:
-    copy = {
-        "default/train/0000.parquet": b"t0",
-        "default/train/0001.parquet": b"t1",
-        "default/validation/0000.parquet": b"v0",
-    }
-    files = {"images.tar": b"not read", "leaves.py": b"never run"}
-    fetched = fetch_dataset(dataset(hub, files, branches={"refs/convert/parquet": copy}), settings)
-    assert names(fetched.path) == {"train-00000.parquet", "train-00001.parquet", "validation-00000.parquet"}
-    assert fetched.revision == commit(copy)
-
-
-@pytest.mark.parametrize(("configs", "taken"), [(["large", "small"], "large"), (["big", "default"], "default")])
-def test_of_several_configurations_one_is_taken_and_the_others_named(
-    hub: Hub, settings: Settings, configs: list[str], taken: str
-) -> None:
-    copy = {f"{config}/train/0000.parquet": config.encode() for config in configs}
-    fetched = fetch_dataset(dataset(hub, {"a.md": b""}, branches={"refs/convert/parquet": copy}), settings)
-    assert (fetched.path / "train-00000.parquet").read_bytes() == taken.encode()
-    other = next(config for config in configs if config != taken)
-    assert fetched.notes == (f"owner/leaves has several configurations: {taken} was taken, {other} left out",)
-    assert not [line for line in hub.requests if f"/{other}/" in line]
-
-
-def test_a_parquet_copy_that_was_cut_off_is_noted(hub: Hub, settings: Settings) -> None:
-    copy = {"default/partial-train/0000.parquet": b"t0"}
-    fetched = fetch_dataset(dataset(hub, {"a.md": b""}, branches={"refs/convert/parquet": copy}), settings)
-    assert names(fetched.path) == {"train-00000.parquet"}
-    assert "ends after some gigabytes" in fetched.notes[0]
-
-
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        (["train.parquet", "test.parquet"], {"train-00000.parquet", "test-00000.parquet"}),
-        (["plain_text/train-00000-of-00001.parquet"], {"train-00000.parquet"}),
-        (["train/0000.parquet", "val/0000.parquet"], {"train-00000.parquet", "val-00000.parquet"}),
-        (["0000.parquet"], {"train-00000.parquet"}),
-    ],
-)
-def test_other_layouts_of_parquet(hub: Hub, settings: Settings, files: list[str], expected: set[str]) -> None:
-    assert names(fetch_dataset(dataset(hub, dict.fromkeys(files, b"p")), settings).path) == expected
-
-
-def test_a_repository_of_images_comes_as_a_folder(hub: Hub, settings: Settings) -> None:
-    files = {"oak/1.JPG": b"1", "elm/2.png": b"2", "metadata.parquet": b"3", "README.md": b"", "load.py": b"raise"}
-    assert names(fetch_dataset(dataset(hub, files), settings).path) == {"oak/1.JPG", "elm/2.png", "metadata.parquet"}
-
-
-def test_a_repository_of_one_zip_comes_as_the_zip(hub: Hub, settings: Settings) -> None:
-    fetched = fetch_dataset(dataset(hub, {"leaves.zip": b"PK", "README.md": b""}), settings)
-    assert fetched.path.name == "leaves.zip"
-    assert fetched.path.read_bytes() == b"PK"
-
-
-def test_a_dataset_without_anything_usable_is_said(hub: Hub, settings: Settings) -> None:
-    with pytest.raises(DataError, match="the dataset owner/leaves holds neither parquet files nor images nor a zip"):
-        fetch_dataset(dataset(hub, {"leaves.tar": b""}), settings)
-
-
-@pytest.mark.parametrize("name", ["data/train.parquet", "leaves.zip"])
-def test_more_than_the_limit_is_refused_before_it_is_fetched(hub: Hub, tmp_path: Path, name: str) -> None:
-    settings = Settings(home=tmp_path / "home", max_unpacked_bytes=10_000_000)
-    with pytest.raises(DataError, match=r"has 0\.01 GB, more than the 0\.01 GB allowed; set TL_MAX_UNPACKED_BYTES"):
-        fetch_dataset(dataset(hub, {name: bytes(10_000_001)}), settings)
-    assert not [line for line in hub.requests if "resolve" in line]
-
-
-def test_unknown_and_gated_datasets_are_said(hub: Hub, settings: Settings) -> None:
-    with pytest.raises(HubError, match="the dataset owner/nothing is unknown at"):
-        fetch_dataset("owner/nothing", settings)
-    with pytest.raises(HubError, match="the dataset owner/leaves has no revision 'v9'"):
-        fetch_dataset(dataset(hub, {"train.parquet": b""}), settings, "v9")
-    with pytest.raises(HubError, match=f"gated: accept its terms at {hub.url}/datasets/owner/leaves"):
-        fetch_dataset(dataset(hub, {"train.parquet": b"p"}, gated=True), settings)
-
-
-@pytest.mark.parametrize(
-    "repo",
-    [
-        {"files": {"data/train-00000-of-00001.parquet": b"t"}},
-        {"files": {"a.md": b""}, "branches": {"refs/convert/parquet": {"default/train/0000.parquet": b"t"}}},
-        {"files": {"oak/1.jpg": b"1"}},
-    ],
-    ids=["own parquet", "converted", "images"],
-)
-def test_a_cached_dataset_works_without_a_network(
-    hub: Hub, use_hub: UseHub, settings: Settings, offline: Settings, repo: dict[str, dict[str, bytes]]
-) -> None:
-    fetched = fetch_dataset(dataset(hub, **repo), settings)
-    use_hub(CLOSED)
-    assert fetch_dataset("owner/leaves", offline) == fetched
-    assert fetch_dataset("owner/leaves", settings) == fetched
-    for path in fetched.path.rglob("*"):
-        if path.is_file():
-            path.resolve().unlink()  # the cache loses its files, and its links with them
-            path.unlink(missing_ok=True)
-    with pytest.raises(HubError, match="is not on this machine and HF_HUB_OFFLINE forbids"):
-        fetch_dataset("owner/leaves", offline)
-
-
-def test_the_hub_side_fetches_what_the_image_side_reads() -> None:
-    assert {ending for endings in IMAGE_KINDS.values() for ending in endings} == datasets.IMAGE_SUFFIXES
-    assert datasets.TABLE_SUFFIXES == TABLE_EXTENSIONS
 
 
 # --- ids

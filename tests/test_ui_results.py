@@ -1,125 +1,37 @@
-"""Results and comparison, on a model that was really trained, of classes with names that want to be markup."""
+"""Results, of a model that was really trained, of classes with names that want to be markup."""
 
-import asyncio
 import copy
 import os
 import re
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
-from html.parser import HTMLParser
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import pytest
-from pictures import make_folder
+from page import HOSTILE, NAMES, Elements, by_id, handlers_of, with_mistakes
 
-from tl_core import api
 from tl_core.config import TrainConfig
 from tl_core.errors import DataError, JobError
-from tl_core.files import read_json, write_json
+from tl_core.files import write_json
 from tl_core.model_card import usage
 from tl_core.runs import Run, create_run
 from tl_core.settings import read_settings
 from tl_core.terminal import spoken_accuracy
-from tl_core.ui.comparison import Entry, cautions, compare, conclusions, draw_intervals, make_entry
 from tl_core.ui.explanations import CONTROL
 from tl_core.ui.judged import behind_cell, judged_pictures, mistakes_shown, one_of_each_class, surest_mistakes
 from tl_core.ui.matrix import MOST_CLASSES, choose_classes, describe_cell, draw_matrix, read_pick
-from tl_core.ui.panels import compare as compare_panel
-from tl_core.ui.panels import results
+from tl_core.ui.panels import compare, results
 from tl_core.ui.panels.mistakes import CELL_PICTURES, cell_shown
 from tl_core.ui.panels.trained_model import asked, example_picked, examples_of, pack_own
-from tl_core.ui.session import build_session
 from tl_core.ui.verdict import gain, learnt, per_class, settings_rows, summary
-
-HOSTILE = "<img src=x onerror=alert(1)>"
-NAMES = (HOSTILE, "${1+1} {{value}}", "猫" * 40)
-
-
-class Elements(HTMLParser):
-    """What elements a piece of markup really has."""
-
-    def __init__(self, markup: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.words = ""
-        self.feed(markup)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.words += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.found if name == tag]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """A home with one run, and that run's id."""
-    home = tmp_path_factory.mktemp("trained")
-    data = make_folder(home / "photos", dict.fromkeys(NAMES, 24))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TL_HOME", str(home / "home"))
-        report = api.train(data=str(data))
-    yield home / "home", report["run_id"]
-
-
-@pytest.fixture
-def run(trained: tuple[Path, str], home: Path) -> Run:
-    """That run, in this test's own home."""
-    shutil.copytree(trained[0] / "runs", home / "runs")
-    return Run(home / "runs" / trained[1])
-
-
-@pytest.fixture
-def report(run: Run) -> dict[str, Any]:
-    found = run.report()
-    assert found is not None
-    return found
 
 
 @pytest.fixture
 def handlers() -> dict[str, Callable[..., dict[Any, Any]]]:
-    """The panels' handlers as the app would call them, "module.name"."""
-
-    async def build() -> gr.Blocks:  # outside of a loop gradio makes loops and never closes them
-        with gr.Blocks(analytics_enabled=False) as app:
-            session = build_session()
-            panel, other = results.build(), compare_panel.build()
-            results.bind(panel, session)
-            compare_panel.bind(other, session)
-        return app
-
-    app = asyncio.run(build())
-    return {
-        f"{each.fn.__module__.rpartition('.')[2]}.{each.fn.__name__}": each.fn for each in app.fns.values() if each.fn
-    }
-
-
-def by_id(answer: dict[Any, Any]) -> dict[str, Any]:
-    """An answer of a handler by the elem_id, or label, of its components."""
-    return {
-        getattr(part, "elem_id", None) or getattr(part, "label", None) or "notice": value
-        for part, value in answer.items()
-    }
-
-
-def with_mistakes(report: dict[str, Any]) -> dict[str, Any]:
-    """The report as if the first class had been taken for the second, whatever it was taken for."""
-    changed = copy.deepcopy(report)
-    for row in changed["predictions"]:
-        if row["label"] == HOSTILE:
-            row["predicted"] = NAMES[1]
-    labels = changed["metrics"]["labels"]
-    matrix = [[0] * len(labels) for _ in labels]
-    for row in changed["predictions"]:
-        matrix[labels.index(row["label"])][labels.index(row["predicted"])] += 1
-    changed["metrics"]["confusion_matrix"] = matrix
-    return changed
+    return handlers_of(results, compare)
 
 
 # ---------------------------------------------------------------- the confusion matrix
@@ -384,70 +296,3 @@ def test_the_zip_lies_where_nobody_can_guess_it(run: Run, tmp_path: Path, monkey
     with zipfile.ZipFile(packed) as archive:
         names = archive.namelist()
     assert {f"{run.id}/README.md", f"{run.id}/config.json", f"{run.id}/model.safetensors"} <= set(names)
-
-
-# ---------------------------------------------------------------- side by side
-
-
-def entries_of(run: Run) -> tuple[Entry, Entry]:
-    """The run and one like it that was never right about the hostile class."""
-    entry = make_entry(run)
-    assert entry is not None
-    worse = with_mistakes(entry.report)
-    right = sum(row["label"] == row["predicted"] for row in worse["predictions"])
-    worse["metrics"]["accuracy"] = right / len(worse["predictions"])
-    return entry, Entry("worse", worse, entry.tested)
-
-
-def test_runs_on_the_same_pictures_are_compared_picture_by_picture(run: Run) -> None:
-    better, worse = entries_of(run)
-    (told,) = conclusions([worse, better])
-    points = 100 * (better.accuracy - worse.accuracy)
-    assert f"{better.name} is {points:.1f} points better than worse" in told and "95 % interval" in told
-    assert cautions([worse, better]) == []
-    assert "equally often" in conclusions([better, Entry("twin", better.report, better.tested)])[0]
-
-
-def test_runs_on_other_pictures_cannot_be_compared_and_that_is_said(run: Run) -> None:
-    better, worse = entries_of(run)
-    for tested in (frozenset({"another picture"}), None):
-        other = Entry("elsewhere", worse.report, tested)
-        assert conclusions([better, other]) == []
-        (said,) = cautions([better, other])
-        assert "cannot be compared" in said and "elsewhere" in said
-
-
-def test_a_difference_that_chance_can_explain_is_called_so(run: Run) -> None:
-    better, _ = entries_of(run)
-    slightly = copy.deepcopy(better.report)
-    row = next(row for row in slightly["predictions"] if row["label"] == row["predicted"])
-    row["predicted"] = next(name for name in NAMES if name != row["label"])
-    slightly["metrics"]["accuracy"] -= 1 / len(slightly["predictions"])
-    assert "may be chance" in conclusions([better, Entry("slightly", slightly, better.tested)])[0]
-
-
-def test_intervals_and_figures_stand_side_by_side(run: Run) -> None:
-    better, worse = entries_of(run)
-    named = Entry(HOSTILE, worse.report, worse.tested)
-    page = Elements(compare([better, named]))
-    assert HOSTILE in page.words and not page.all("img")
-    low, high = better.interval
-    assert f"left:{100 * low:.1f}%;width:{100 * (high - low):.1f}%" in draw_intervals([better])
-    assert better.report["strategy"] in page.words and better.report["backbone"]["id"] in page.words
-
-
-def test_two_runs_of_ones_own_are_offered_and_kept_when_chosen(run: Run, handlers: dict[str, Any]) -> None:
-    for number in (2, 3):
-        shutil.copytree(run.dir, run.dir.with_name(f"{run.id}-{number}"))
-        path = run.dir.with_name(f"{run.id}-{number}") / "owner.json"
-        owner = read_json(path)
-        assert owner is not None
-        write_json(path, {**owner, "created_ns": owner["created_ns"] + number})
-    offered = by_id(handlers["compare.offer"](None, ""))["compare-runs"]
-    assert offered.value == [f"{run.id}-3", f"{run.id}-2"]
-    kept = by_id(handlers["compare.offer"]([run.id, "gone"], ""))["compare-runs"]
-    assert kept.value == [run.id]
-    shown = by_id(handlers["compare.show"]([run.id, f"{run.id}-2"], ""))["compare-table"]
-    assert "equally often" in Elements(shown).words
-    assert "Choose two or more" in by_id(handlers["compare.show"]([run.id], ""))["compare-table"]
-    assert "too many" in by_id(handlers["compare.show"]([run.id] * 13, ""))["notice"]

@@ -5,37 +5,28 @@ The options are those of TrainConfig, not controls of the page. Must not know co
 
 from typing import Any
 
-import gradio as gr
 from gradio.events import api as api_endpoint
 
 from tl_core import api
-from tl_core.errors import TLError
+from tl_core.ui.events import limits_of, told_to_client
 from tl_core.ui.starting import begin, configure_options, draft_of, shown
 
 
 def offer_trainings() -> None:
     """Offer /plan and /start, within the page's Blocks."""
-    api_endpoint(plan_training, api_name="plan", concurrency_id="model", concurrency_limit=1)
-    api_endpoint(start_training, api_name="start", concurrency_id="control", concurrency_limit=4)
+    api_endpoint(plan_training, api_name="plan", **limits_of("model"))
+    api_endpoint(start_training, api_name="start", **limits_of("control"))
 
 
+@told_to_client
 def plan_training(draft: str, options: dict[str, Any], token: str) -> dict[str, Any]:
     """What a training with these options (of TrainConfig, by name) on a collection ("ID@VERSION") would do, how long
     it would take, and the command line that means it."""
-    try:
-        config = configure_options(options, draft_of(draft, token).words, token)
-        return {**api.preview(config), "command": shown(config).command()}
-    except TLError as failure:
-        raise _told(failure) from failure
+    config = configure_options(options, draft_of(draft, token).words, token)
+    return {**api.preview(config), "command": shown(config).command()}
 
 
+@told_to_client
 def start_training(draft: str, options: dict[str, Any], token: str) -> str:
     """Start a training with these options on a collection; the id of its run."""
-    try:
-        return begin(configure_options(options, draft_of(draft, token).pinned(), token), token)
-    except TLError as failure:
-        raise _told(failure) from failure
-
-
-def _told(failure: TLError) -> gr.Error:
-    return gr.Error("\n".join([failure.message, *failure.details]), print_exception=False)
+    return begin(configure_options(options, draft_of(draft, token).pinned(), token), token)

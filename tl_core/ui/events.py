@@ -7,17 +7,24 @@ ours, is told as such and goes to the server's log. Must not know panels.
 import functools
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import gradio as gr
 
 from tl_core.errors import TLError
 from tl_core.ui.markup import notice_of_error, notice_of_fault
 
+_Asked = ParamSpec("_Asked")
+_Answer = TypeVar("_Answer")
 Kind = Literal["view", "edit", "control", "model"]
 # How many handlers of a kind work at once; the rest wait. Views wait for nobody: a page that is slow to look at seems
 # broken. One model answers at a time: torch uses all cores for one answer.
 _LIMITS: dict[Kind, int | None] = {"view": None, "edit": 4, "control": 4, "model": 1}
+
+
+def limits_of(kind: Kind) -> dict[str, Any]:
+    """Who waits for whom, in Gradio's options."""
+    return {"concurrency_id": None if _LIMITS[kind] is None else kind, "concurrency_limit": _LIMITS[kind]}
 
 
 def listen(
@@ -42,11 +49,9 @@ def listen(
         told(handler, notice),
         inputs=list(inputs),
         outputs=[*outputs, notice],
-        concurrency_id=None if _LIMITS[kind] is None else kind,
-        concurrency_limit=_LIMITS[kind],
         api_name=api_name,
         api_visibility="public" if api_name else "private",
-        **{**shown, **more},
+        **{**limits_of(kind), **shown, **more},
     )
 
 
@@ -61,6 +66,19 @@ def told(handler: Callable[..., Any], notice: gr.HTML) -> Callable[..., Any]:
             return {notice: _words_of(failure)}
 
     return answer_once
+
+
+def told_to_client(answer: Callable[_Asked, _Answer]) -> Callable[_Asked, _Answer]:
+    """`answer`, for who asks by name and has no notice: a failure is an error with all its sentences."""
+
+    @functools.wraps(answer)
+    def answer_or_refuse(*values: _Asked.args, **named: _Asked.kwargs) -> _Answer:
+        try:
+            return answer(*values, **named)
+        except TLError as failure:
+            raise gr.Error("\n".join([failure.message, *failure.details]), print_exception=False) from failure
+
+    return answer_or_refuse
 
 
 def _words_of(failure: Exception) -> str:

@@ -10,7 +10,7 @@ from tl_core.images.wording import count, name_some
 from tl_core.terminal import spoken_seconds
 from tl_core.ui.explanations import DERIVED, PARTS_IN_FOLDS, PARTS_OF_IMAGES
 from tl_core.ui.form import in_labels
-from tl_core.ui.markup import facts, hint, notice, paragraph, sentences, table
+from tl_core.ui.markup import as_sentence, facts, hint, notice, paragraph, sentences, table
 
 NO_IMAGES = "First bring some images: the tab “Your images” has three ways to."
 TO_MEND = "What will happen is shown here once what is said beside “Start” is mended."
@@ -52,7 +52,7 @@ def foretold(forecast: Mapping[str, Any]) -> str:
         counts = [(words, f"{images[part]:,}") for part, words in named.items()]
     return (
         paragraph(spoken_time(forecast), "tl-lead")
-        + paragraph(_sentence(forecast["seconds_reason"]), "tl-quiet")
+        + paragraph(as_sentence(forecast["seconds_reason"]), "tl-quiet")
         + facts([*counts, ("The backbone sees", f"{width} × {height} pixels")])
         + paragraph(PARTS_IN_FOLDS if images["folds"] else PARTS_OF_IMAGES, "tl-quiet")
     )
@@ -62,7 +62,3 @@ def reasoned(forecast: Mapping[str, Any]) -> str:
     """Every derived figure with its reason."""
     rows = [(figure["label"], figure["spoken"], in_labels(figure["reason"])) for figure in forecast["figures"]]
     return paragraph(DERIVED, "tl-quiet") + table(("What", "Derived", "Why"), rows, "What is derived, and why")
-
-
-def _sentence(words: str) -> str:
-    return f"{words[:1].upper()}{words[1:]}." if words else ""

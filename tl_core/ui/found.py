@@ -152,7 +152,7 @@ def _draw_skipped(report: Report) -> str:
         '<details class="tl-details"><summary>'
         f"{count(len(report.skipped), 'file', 'files')} left out, and why</summary>"
         f"{table(('File', 'Why'), rows, 'Files that were left out')}"
-        f"{paragraph(f'and {more:,} more' if more else '', 'tl-quiet')}</details>"
+        f"{_and_more(more)}</details>"
     )
 
 
@@ -164,7 +164,7 @@ def _draw_groups(
     return (
         f'<details class="tl-details" open><summary>{title}: {count(len(groups), "group", "groups")}</summary>'
         f'{paragraph(why)}<div class="tl-groups">{drawn}</div>'
-        f"{paragraph(f'and {more:,} more' if more > 0 else '', 'tl-quiet')}</details>"
+        f"{_and_more(more)}</details>"
     )
 
 
@@ -177,4 +177,8 @@ def _draw_group(group: Sequence[Picture], settings: Settings) -> str:
         for each in group[:PICTURES_SHOWN]
     )
     more = len(group) - PICTURES_SHOWN
-    return f'<div class="tl-group">{shown}{paragraph(f"and {more:,} more" if more > 0 else "", "tl-quiet")}</div>'
+    return f'<div class="tl-group">{shown}{_and_more(more)}</div>'
+
+
+def _and_more(number: int) -> str:
+    return paragraph(f"and {number:,} more" if number > 0 else "", "tl-quiet")

@@ -14,8 +14,6 @@ from tl_core.errors import TLError, printable
 if TYPE_CHECKING:
     from PIL import Image
 
-# The words of an interval or a share that are not worth a digit more.
-_SHARE_OF_ALL = 100.0
 # Less than this and the other classes together are more probable than the best one.
 UNSURE_BELOW = 0.5
 _UNSURE = "It is not sure. A model knows only the classes it was taught: perhaps this picture shows none of them."
@@ -74,7 +72,7 @@ def bars(rows: Sequence[tuple[str, float, str]], label: str, *, marked: str = ""
     """A bar for each (name, share 0–1, words); the words say the figure, so that the bar is not the only one to."""
     lines = "".join(
         f'<tr{" class=tl-marked" if name == marked else ""}><th scope="row">{text(name)}</th>'
-        f'<td><span class="tl-bar" style="width:{max(0.0, min(1.0, share)) * _SHARE_OF_ALL:.1f}%"></span></td>'
+        f'<td><span class="tl-bar" style="width:{100 * max(0.0, min(1.0, share)):.1f}%"></span></td>'
         f'<td class="tl-figure">{text(words)}</td></tr>'
         for name, share, words in rows
     )
@@ -113,7 +111,7 @@ def progress_bar(words: str, share: float | None) -> str:
     """A bar with words; `share` None where nobody knows how much is left."""
     if share is None:
         return f'<div class="tl-progress tl-endless" role="progressbar" aria-label="{text(words)}"><i></i></div>'
-    percent = max(0.0, min(1.0, share)) * _SHARE_OF_ALL
+    percent = 100 * max(0.0, min(1.0, share))
     return (
         f'<div class="tl-progress" role="progressbar" aria-label="{text(words)}" aria-valuemin="0" aria-valuemax="100" '
         f'aria-valuenow="{percent:.0f}"><i style="width:{percent:.1f}%"></i></div>'
@@ -137,6 +135,10 @@ def layers(groups: Sequence[dict[str, Any]]) -> str:
         f'<figure class="tl-layers"><ol aria-label="{text(words)}">{boxes}</ol>'
         f"<figcaption>{text(words)}</figcaption></figure>"
     )
+
+
+def as_sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:].rstrip('.')}." if words else ""
 
 
 def spoken_number(value: float) -> str:

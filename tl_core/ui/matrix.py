@@ -22,11 +22,6 @@ _HOW_TO_READ = (
     "Rows: what a picture is. Columns: what the model took it for. The darker, the larger the share of its row. Click "
     "a figure to see the pictures."
 )
-# What a gr.HTML runs once, so that a click on a part with data-pick reaches its handler as event.picked.
-PICK = (
-    "element.addEventListener('click', event => { const part = event.target.closest('[data-pick]'); "
-    "if (part) trigger('click', {picked: part.dataset.pick}); });"
-)
 
 
 def draw_matrix(labels: Sequence[str], matrix: Matrix) -> str:

@@ -5,12 +5,20 @@ from typing import Any
 import gradio as gr
 
 
-def as_it_came(image: gr.Image) -> gr.Image:
-    """`image`, with the path of its file handed on unopened: the core alone decodes it, and says what is wrong with it.
+def picture_box(label: str, **more: Any) -> gr.Image:
+    """For one picture, whose file's path is handed on unopened: the core alone decodes it, and says what is wrong.
 
     Gradio would open it before any handler, where what cannot be read ends as a traceback and no sentence. That the
     path is one of an upload has been checked before.
     """
+    image = gr.Image(
+        label=label,
+        type="filepath",
+        image_mode=None,  # as it came: the core alone decides what is behind transparent pixels
+        sources=["upload", "webcam", "clipboard"],
+        buttons=[],
+        **more,
+    )
     decode = image.preprocess
 
     def hand_on(payload: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 from tl_core.errors import TLError
 from tl_core.runs import LIVE_STATES, RunView
 from tl_core.terminal import spoken_seconds
-from tl_core.ui.markup import facts, notice, notice_of_error, paragraph, progress_bar, text
+from tl_core.ui.markup import as_sentence, facts, notice, notice_of_error, paragraph, progress_bar, text
 from tl_core.ui.progress import (
     GOING_STATES,
     best_accuracy,
@@ -56,7 +56,7 @@ def _stage(view: RunView, left: float | None) -> str:
     words = spoken_stage(view, left)
     if not words:
         return ""
-    sentence = paragraph(words[0].upper() + words[1:] + ".", "tl-stage")
+    sentence = paragraph(as_sentence(words), "tl-stage")
     return sentence + (progress_bar(view.stage or words, share_done(view)) if view.state != "queued" else "")
 
 

@@ -9,7 +9,7 @@ from tl_core import terminal
 from tl_core.config import options
 from tl_core.images.wording import count
 from tl_core.ui.explanations import CONTROL
-from tl_core.ui.markup import bars, facts, layers, notice, paragraph, sentences, spoken_number, table
+from tl_core.ui.markup import as_sentence, bars, facts, layers, notice, paragraph, sentences, spoken_number, table
 
 _HOW_JUDGED = {
     "held-out": "These pictures took no part in training or in any choice, so new ones of the same kind should do "
@@ -46,12 +46,12 @@ def summary(report: dict[str, Any]) -> str:
 
 
 def doubts_about(report: dict[str, Any]) -> list[str]:
-    return [*report.get("warnings", ()), *map(_sentence, terminal.lines_of_baseline(report["metrics"]))]
+    return [*report.get("warnings", ()), *map(as_sentence, terminal.lines_of_baseline(report["metrics"]))]
 
 
 def trust(report: dict[str, Any]) -> str:
     """Whether the saved model answers elsewhere as it was measured here."""
-    return paragraph(" ".join(map(_sentence, terminal.lines_of_parity(report["parity"]))), "tl-quiet")
+    return paragraph(" ".join(map(as_sentence, terminal.lines_of_parity(report["parity"]))), "tl-quiet")
 
 
 def per_class(metrics: dict[str, Any]) -> str:
@@ -79,7 +79,7 @@ def gain(report: dict[str, Any]) -> str:
         return paragraph(_NO_CONTROL)
     if control["stopped"]:
         return paragraph("The control was stopped before it had figures. Resume the run to go on with it.")
-    said = paragraph(" ".join(map(_sentence, terminal.lines_of_control(control))))
+    said = paragraph(" ".join(map(as_sentence, terminal.lines_of_control(control))))
     if control.get("failed"):
         return said
     rows = [
@@ -139,7 +139,3 @@ def _spoken(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _sentence(line: str) -> str:
-    return f"{line[:1].upper()}{line[1:].rstrip('.')}."

@@ -5,8 +5,9 @@ Must not know the check, nor how whole collections come in.
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -19,13 +20,9 @@ from tl_core.ui.events import listen
 from tl_core.ui.markup import hint, notice
 from tl_core.ui.panels import camera
 from tl_core.ui.session import Session, draft_word, own_draft
-from tl_core.ui.slot import slot
+from tl_core.ui.slot import PICK, slot
 from tl_core.ui.waiting import WAITING, tick_into
 
-_PICK = (
-    "element.addEventListener('click', event => { const card = event.target.closest('[data-pick]'); "
-    "if (card) trigger('click', {picked: card.dataset.pick}); });"
-)
 _PRESS = (
     "element.addEventListener('click', event => { const button = event.target.closest('[data-pick]'); "
     "if (!button) return; button.setAttribute('aria-pressed', button.getAttribute('aria-pressed') !== 'true'); "
@@ -76,7 +73,7 @@ def build() -> ClassesPanel:
         )
         add = gr.Button("Add class", scale=1, min_width=120, elem_id="classes-add")
     told_here, trouble = slot(elem_id="classes-notice"), slot()
-    cards = slot(hint(_EMPTY), js_on_load=_PICK, elem_id="classes-cards")
+    cards = slot(hint(_EMPTY), js_on_load=PICK, elem_id="classes-cards")
     chosen = gr.Textbox(visible="hidden", label="class", elem_id="classes-chosen")
     page = gr.Number(1, visible="hidden", label="page", precision=0)
     marked = gr.Textbox("[]", visible="hidden", label="marked")
@@ -238,58 +235,30 @@ def bind(panel: ClassesPanel, session: Session) -> None:
         closed = {panel.chosen: "", panel.box: gr.Column(visible=False)}
         return {**closed, session.draft: draft_word(draft), panel.notice: notice(words)}
 
-    listen(
-        # Nothing but a person's doing sets the chosen class: a look that was asked for before it would set it back.
-        [session.ready.change, session.draft.change, panel.chosen.change],
-        show,
-        inputs=view,
-        outputs=whole,
-        notice=panel.trouble,
-        kind="view",
-        trigger_mode="always_last",
-    )
-    looks: Mapping[Any, Any] = {panel.mark_all.click: press_all, panel.back.click: go_back, panel.on.click: go_on}
-    for trigger, handler in looks.items():
-        listen(trigger, handler, inputs=view, outputs=whole, notice=panel.trouble, kind="view")
-    listen(
-        panel.cards.click,
-        pick,
-        outputs=[panel.chosen, panel.page],
-        notice=panel.notice,
-        kind="view",
-        trigger_mode="always_last",
-    )
-    listen(
-        panel.pictures.click,
-        press,
-        outputs=[panel.marked, panel.remove, panel.move],
-        notice=panel.notice,
-        kind="view",
-        trigger_mode="always_last",
-    )
-    listen(
-        [panel.add.click, panel.name.submit],
-        name_class,
-        inputs=[panel.name, session.draft, session.token],
-        outputs=[session.draft, panel.chosen, panel.page, panel.name],
-        notice=panel.notice,
-    )
-    listen(
+    look = partial(listen, inputs=view, outputs=whole, notice=panel.trouble, kind="view")
+    # Nothing but a person's doing sets the chosen class: a look that was asked for before it would set it back.
+    look([session.ready.change, session.draft.change, panel.chosen.change], show)
+    look(panel.mark_all.click, press_all)
+    look(panel.back.click, go_back)
+    look(panel.on.click, go_on)
+    click = partial(listen, notice=panel.notice, kind="view", trigger_mode="always_last")
+    click(panel.cards.click, pick, outputs=[panel.chosen, panel.page])
+    click(panel.pictures.click, press, outputs=[panel.marked, panel.remove, panel.move])
+    edit = partial(listen, notice=panel.notice)
+    own, changed = [session.draft, session.token], [session.draft]
+    named = [*changed, panel.chosen, panel.page, panel.name]
+    edit([panel.add.click, panel.name.submit], name_class, inputs=[panel.name, *own], outputs=named)
+    edit(
         panel.files.upload,
         add_pictures,
-        inputs=[panel.chosen, panel.files, session.draft, session.token],
-        outputs=[session.draft, panel.files],
-        notice=panel.notice,
+        inputs=[panel.chosen, panel.files, *own],
+        outputs=[*changed, panel.files],
         api_name="add_pictures",
     )
     camera.bind(panel.from_camera, session, panel.chosen, panel.notice)
-    edit = [session.draft]
-    edits: Sequence[tuple[Any, Any, Sequence[Any], Sequence[Any]]] = (
-        (panel.remove.click, remove, [panel.marked], edit),
-        (panel.move.click, move, [panel.marked, panel.target], edit),
-        (panel.rename.click, rename, [panel.chosen, panel.new_name], [*edit, panel.chosen, panel.new_name]),
-        (panel.remove_class.click, remove_class, [panel.chosen], [*edit, panel.chosen, panel.box]),
-    )
-    for trigger, handler, asked, outputs in edits:
-        inputs = [*asked, session.draft, session.token]
-        listen(trigger, handler, inputs=inputs, outputs=outputs, notice=panel.notice)
+    edit(panel.remove.click, remove, inputs=[panel.marked, *own], outputs=changed)
+    edit(panel.move.click, move, inputs=[panel.marked, panel.target, *own], outputs=changed)
+    renamed = [*changed, panel.chosen, panel.new_name]
+    edit(panel.rename.click, rename, inputs=[panel.chosen, panel.new_name, *own], outputs=renamed)
+    closed = [*changed, panel.chosen, panel.box]
+    edit(panel.remove_class.click, remove_class, inputs=[panel.chosen, *own], outputs=closed)

@@ -4,6 +4,7 @@ Must not know how a figure came about.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -56,22 +57,9 @@ def bind(panel: ComparePanel, session: Session) -> None:
         except TLError as failure:  # no earlier table beside what went wrong
             return {panel.table: "", panel.notice: notice_of_error(failure)}
 
-    listen(
-        [session.ready.change, session.finished.change],
-        offer,
-        inputs=[panel.runs, session.token],
-        outputs=[panel.runs],
-        notice=panel.notice,
-        kind="view",
-    )
-    listen(
-        panel.runs.change,
-        show,
-        inputs=[panel.runs, session.token],
-        outputs=[panel.table],
-        notice=panel.notice,
-        kind="view",
-    )
+    view = partial(listen, inputs=[panel.runs, session.token], notice=panel.notice, kind="view")
+    view([session.ready.change, session.finished.change], offer, outputs=[panel.runs])
+    view(panel.runs.change, show, outputs=[panel.table])
 
 
 def comparison_of(chosen: list[str], token: str | None) -> str:

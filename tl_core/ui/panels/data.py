@@ -4,6 +4,7 @@ Must not know class boxes or what the check says beyond its first sentence.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -66,7 +67,8 @@ def build() -> DataPanel:
             slot('<h2 class="tl-h2">Or start from a sample or a dataset</h2>')
             with gr.Row():
                 samples = tuple(
-                    gr.Button(name, elem_id=f"data-{word[7:]}", min_width=120) for name, word in SAMPLES.items()
+                    gr.Button(name, elem_id=f"data-{word.removeprefix(SAMPLE_PREFIX)}", min_width=120)
+                    for name, word in SAMPLES.items()
                 )
             word = gr.Textbox(
                 label="A dataset",
@@ -114,8 +116,7 @@ def bind(panel: DataPanel, session: Session) -> None:
     def take_loose(
         files: list[str] | None, label: str, word: str, token: str, progress: gr.Progress = WAITING
     ) -> dict[Any, Any]:
-        draft, sentence = add_to_class(label, files or [], word, token, tick_into(progress))
-        return _shown((draft, sentence))
+        return _shown(add_to_class(label, files or [], word, token, tick_into(progress)))
 
     def open_images(word: str, files: list[str] | None, token: str, progress: gr.Progress = WAITING) -> dict[Any, Any]:
         """Open data by its word (a sample, a Hub id, a path), or an uploaded zip or table; what the check found."""
@@ -142,48 +143,21 @@ def bind(panel: DataPanel, session: Session) -> None:
         }
 
     taken = [session.draft, panel.files, panel.label, panel.loose]
+    take = partial(listen, outputs=taken, notice=panel.notice)
+    own = [session.draft, session.token]
+    shown = [session.draft, panel.earlier, panel.anew]
     listen(
-        [session.ready.change, session.draft.change],
-        show,
-        inputs=[session.draft, session.token],
-        outputs=[session.draft, panel.earlier, panel.anew],
-        notice=panel.trouble,
-        kind="view",
-        trigger_mode="always_last",
+        [session.ready.change, session.draft.change], show, inputs=own, outputs=shown, notice=panel.trouble, kind="view"
     )
-    listen(
-        [panel.files.upload, panel.files.clear],
-        take_files,
-        inputs=[panel.files, session.token],
-        outputs=taken,
-        notice=panel.notice,
-    )
-    listen(
-        [panel.add.click, panel.label.submit],
-        take_loose,
-        inputs=[panel.files, panel.label, session.draft, session.token],
-        outputs=taken,
-        notice=panel.notice,
-    )
-    listen(
-        [panel.open.click, panel.word.submit],
-        open_images,
-        inputs=[panel.word, panel.files, session.token],
-        outputs=taken,
-        notice=panel.notice,
-        api_name="open_images",
-    )
+    take([panel.files.upload, panel.files.clear], take_files, inputs=[panel.files, session.token])
+    take([panel.add.click, panel.label.submit], take_loose, inputs=[panel.files, panel.label, *own])
+    asked = [panel.word, panel.files, session.token]
+    take([panel.open.click, panel.word.submit], open_images, inputs=asked, api_name="open_images")
     for button in panel.samples:
-        listen(button.click, open_sample, inputs=[button, session.token], outputs=taken, notice=panel.notice)
-    listen(
-        panel.earlier.input,
-        open_earlier,
-        inputs=[panel.earlier, session.token],
-        outputs=[session.draft],
-        notice=panel.notice,
-        kind="view",
-    )
-    listen(panel.anew.click, begin_anew, outputs=[session.draft], notice=panel.notice, kind="view")
+        take(button.click, open_sample, inputs=[button, session.token])
+    view = partial(listen, outputs=[session.draft], notice=panel.notice, kind="view")
+    view(panel.earlier.input, open_earlier, inputs=[panel.earlier, session.token])
+    view(panel.anew.click, begin_anew)
 
 
 def _describe_words() -> str:

@@ -5,6 +5,7 @@ Looks at the draft whenever it has changed. Must not know how images come in, no
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -18,18 +19,14 @@ from tl_core.survey import Survey, survey
 from tl_core.ui.boxes import read_pick
 from tl_core.ui.events import listen
 from tl_core.ui.found import alike_in, can_be_trained, copies_in, draw_findings, surplus
-from tl_core.ui.markup import hint, notice_of_error
+from tl_core.ui.markup import as_sentence, hint, notice_of_error
 from tl_core.ui.session import Session, draft_word, own_draft
-from tl_core.ui.slot import slot
+from tl_core.ui.slot import PICK, slot
 from tl_core.ui.waiting import WAITING, tick_into
 
 EMPTY = (
     "Nothing to look at yet. Drop a zip, open a sample, or name a class and take some pictures: what they are, how "
     "they are divided and what is odd about them appears here."
-)
-_PICK = (
-    "element.addEventListener('click', event => { const button = event.target.closest('[data-pick]'); "
-    "if (button) trigger('click', {picked: button.dataset.pick}); });"
 )
 _Groups = Callable[[Survey], Sequence[Sequence[int]]]
 
@@ -46,7 +43,7 @@ class FindingsPanel:
 def build() -> FindingsPanel:
     slot('<h2 class="tl-h2">What the check found</h2>')
     notice = slot(elem_id="findings-notice")
-    found = slot(hint(EMPTY), js_on_load=_PICK, elem_id="findings")
+    found = slot(hint(EMPTY), js_on_load=PICK, elem_id="findings")
     with gr.Row(elem_classes="tl-buttons"):
         thin_copies = gr.Button("Keep one of each", visible=False, elem_id="findings-thin-copies")
         thin_alike = gr.Button("Keep one of each", visible=False, elem_id="findings-thin-alike")
@@ -62,7 +59,7 @@ def bind(panel: FindingsPanel, session: Session) -> None:
             draft = own_draft(word, token)
             draft.require_classes()
         except DataError as failure:
-            return _blank(hint(_as_sentence(failure)))
+            return _blank(hint(as_sentence(failure.message)))
         try:
             found = survey(draft, draft.settings, tick_into(progress))
         except DataError as failure:
@@ -98,22 +95,12 @@ def bind(panel: FindingsPanel, session: Session) -> None:
         thin(draft, alike_in, tick_into(progress))
         return {session.draft: draft_word(draft)}
 
-    asked = [session.draft, session.token]
-    listen(
-        [session.ready.change, session.draft.change],
-        show,
-        inputs=asked,
-        outputs=[panel.found, panel.thin_copies, panel.thin_alike, panel.go],
-        notice=panel.notice,
-        trigger_mode="always_last",
-    )
-    edits: Sequence[tuple[Any, Callable[..., Any]]] = (
-        (panel.found.click, remove),
-        (panel.thin_copies.click, keep_one_copy),
-        (panel.thin_alike.click, keep_one_alike),
-    )
-    for trigger, handler in edits:
-        listen(trigger, handler, inputs=asked, outputs=[session.draft], notice=panel.notice)
+    edit = partial(listen, inputs=[session.draft, session.token], notice=panel.notice)
+    shown = [panel.found, panel.thin_copies, panel.thin_alike, panel.go]
+    edit([session.ready.change, session.draft.change], show, outputs=shown)
+    edit(panel.found.click, remove, outputs=[session.draft])
+    edit(panel.thin_copies.click, keep_one_copy, outputs=[session.draft])
+    edit(panel.thin_alike.click, keep_one_alike, outputs=[session.draft])
 
 
 def thin(draft: Draft, groups: _Groups, ticker: Ticker | None = None) -> int:
@@ -124,7 +111,3 @@ def thin(draft: Draft, groups: _Groups, ticker: Ticker | None = None) -> int:
 def _thinning(names: Sequence[str], one: str, many: str) -> gr.Button:
     words = f"Keep one of each: remove {count(len(names), one, many)}"
     return gr.Button(words, visible=bool(names))
-
-
-def _as_sentence(failure: DataError) -> str:
-    return f"{failure.message[:1].upper()}{failure.message[1:]}."

@@ -14,9 +14,9 @@ from tl_core.settings import read_settings
 from tl_core.ui.events import listen
 from tl_core.ui.judged import behind_cell, describe_missing, judged_pictures, mistakes_shown, small_copies
 from tl_core.ui.markup import paragraph
-from tl_core.ui.matrix import PICK, describe_cell, draw_matrix, read_pick
+from tl_core.ui.matrix import describe_cell, draw_matrix, read_pick
 from tl_core.ui.session import Session, own_run
-from tl_core.ui.slot import slot
+from tl_core.ui.slot import PICK, slot
 from tl_core.ui.verdict import per_class
 
 CELL_PICTURES = 60

@@ -8,17 +8,18 @@ import json
 import time
 import zlib
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import Any
 
 import gradio as gr
 from gradio.events import api as gradio_api
 
 from tl_core import api
-from tl_core.errors import JobError, TLError
+from tl_core.errors import JobError
 from tl_core.jobs import kill_run, queue_of, request_stop
 from tl_core.runs import LIVE_STATES, RESUMABLE_STATES, Run, RunView
 from tl_core.settings import read_settings
-from tl_core.ui.events import listen
+from tl_core.ui.events import limits_of, listen, told_to_client
 from tl_core.ui.markup import hint, notice_of_error
 from tl_core.ui.plots import ACCURACY_COLOURS, CURVE_KINDS, LOSS_COLOURS, accuracy_curve, loss_curve
 from tl_core.ui.progress import GOING_STATES, notes_of, seconds_left, share_done, spoken_stage, spoken_state
@@ -193,48 +194,22 @@ def bind(panel: MonitorPanel, session: Session) -> None:
         api.resume_in_background(run.id)
         return placed(look(run, Seen.parse(seen)))
 
+    @told_to_client
     def watch(run_id: str, token: str = "") -> dict[str, Any]:
-        try:
-            return in_words(own_run(run_id, token))
-        except TLError as failure:
-            raise gr.Error(failure.message, print_exception=False) from failure
+        return in_words(own_run(run_id, token))
 
-    listen(
-        [session.ready.change, session.run.change],
-        open_run,
-        inputs=[session.run, session.token],
-        outputs=shown,
-        notice=panel.notice,
-        kind="view",
-    )
     scratch = [panel.opened, panel.seen, session.token]
     outputs = [*shown, session.finished]
-    listen(
-        panel.timer.tick,
-        tick,
-        inputs=scratch,
-        outputs=outputs,
-        notice=panel.notice,
-        kind="view",
-        trigger_mode="once",
-    )
-    for button, handler, name in (
-        (panel.stop, stop, "stop_run"),
-        (panel.stop_now, stop_now, None),
-        (panel.resume, resume, None),
-    ):
-        listen(
-            button.click,
-            handler,
-            inputs=scratch,
-            outputs=outputs,
-            notice=panel.notice,
-            kind="control",
-            api_name=name,
-        )
+    view = partial(listen, notice=panel.notice, kind="view")
+    view([session.ready.change, session.run.change], open_run, inputs=[session.run, session.token], outputs=shown)
+    view(panel.timer.tick, tick, inputs=scratch, outputs=outputs, trigger_mode="once")
+    control = partial(listen, inputs=scratch, outputs=outputs, notice=panel.notice, kind="control")
+    control(panel.stop.click, stop, api_name="stop_run")
+    control(panel.stop_now.click, stop_now)
+    control(panel.resume.click, resume)
     panel.log_box.expand(None, js=_JS_LOG_END, api_visibility="private")
     panel.opened.change(None, [panel.opened], [panel.link], js=_JS_ADDRESS, api_visibility="private")
-    gradio_api(watch, api_name="watch", concurrency_limit=None)
+    gradio_api(watch, api_name="watch", **limits_of("view"))
 
 
 def look(run: Run, seen: Seen) -> dict[str, Any]:

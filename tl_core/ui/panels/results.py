@@ -4,6 +4,7 @@ Everything shown comes from the run's report. Must not know how a run is started
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -13,7 +14,7 @@ from tl_core.errors import JobError, TLError
 from tl_core.runs import LIVE_STATES, Run
 from tl_core.terminal import spoken_accuracy
 from tl_core.ui.choices import RUNS_OFFERED, Choices, describe_run
-from tl_core.ui.events import listen
+from tl_core.ui.events import limits_of, listen, told_to_client
 from tl_core.ui.markup import hint, notice, notice_of_error
 from tl_core.ui.panels import mistakes, trained_model
 from tl_core.ui.session import Session, own_run, own_runs
@@ -93,31 +94,24 @@ def bind(panel: ResultsPanel, session: Session) -> None:
             panel.command: report["command"],
         }
 
+    @told_to_client
     def tell(run: str, token: str = "") -> str:
         """The one honest sentence about a run of the asker's."""
-        try:
-            return sentence_of(own_run(run, token))
-        except TLError as failure:
-            raise gr.Error(failure.message, print_exception=False) from failure
+        return sentence_of(own_run(run, token))
 
     changes = [session.run.change, session.ready.change, session.finished.change]
     asked = [session.run, session.token]
     outputs = [
-        panel.state,
-        panel.body,
-        panel.shown,
-        panel.verdict,
-        panel.gain,
-        panel.learnt,
-        panel.settings,
-        panel.command,
+        *(panel.state, panel.body, panel.shown, panel.verdict),
+        *(panel.gain, panel.learnt, panel.settings, panel.command),
     ]
-    listen(changes, offer, inputs=asked, outputs=[panel.run], notice=panel.notice, kind="view")
-    listen(changes, show, inputs=asked, outputs=outputs, notice=panel.notice, kind="view")
-    listen(panel.run.input, choose, inputs=[panel.run], outputs=[session.run], notice=panel.notice, kind="view")
+    view = partial(listen, notice=panel.notice, kind="view")
+    view(changes, offer, inputs=asked, outputs=[panel.run])
+    view(changes, show, inputs=asked, outputs=outputs)
+    view(panel.run.input, choose, inputs=[panel.run], outputs=[session.run])
     mistakes.bind(panel.mistakes, session, panel.shown)
     trained_model.bind(panel.model, session, panel.shown)
-    endpoint(tell, api_name="results", concurrency_limit=None)
+    endpoint(tell, api_name="results", **limits_of("view"))
 
 
 def run_choices(token: str | None) -> Choices:

@@ -5,6 +5,7 @@ Must not know how a run is watched or judged.
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -15,15 +16,11 @@ from tl_core.ui.events import listen
 from tl_core.ui.markup import hint, paragraph
 from tl_core.ui.run_cards import run_list
 from tl_core.ui.session import Session, own_run, own_runs
-from tl_core.ui.slot import slot
+from tl_core.ui.slot import PICK, slot
 
 # Each costs some small files to read.
 RUNS_SHOWN = 50
 _NONE = "You have no runs yet. A run is one training: start one under “Train”, and it is listed here from then on."
-_JS_PICK = (
-    "element.addEventListener('click', event => { const found = event.target.closest('[data-pick]'); "
-    "if (found) trigger('click', {picked: found.dataset.pick}); })"
-)
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ def build() -> RunsPanel:
         slot('<h2 class="tl-h2">Your runs</h2>')
         refresh = gr.Button("Look again", size="sm", scale=0, min_width=110, elem_id="runs-refresh")
     notice = slot()
-    runs = slot(hint(_NONE), js_on_load=_JS_PICK, elem_id="runs-list")
+    runs = slot(hint(_NONE), js_on_load=PICK, elem_id="runs-list")
     return RunsPanel(notice, runs, refresh)
 
 
@@ -51,15 +48,10 @@ def bind(panel: RunsPanel, session: Session, *opened: Any) -> None:
     def pick(token: str | None, event: gr.EventData) -> dict[Any, Any]:
         return {session.run: own_run(getattr(event, "picked", None), token).id}
 
-    listen(
-        [session.ready.change, session.run.change, session.finished.change, panel.refresh.click, *opened],
-        show,
-        inputs=[session.run, session.token],
-        outputs=[panel.runs],
-        notice=panel.notice,
-        kind="view",
-    )
-    listen(panel.runs.click, pick, inputs=[session.token], outputs=[session.run], notice=panel.notice, kind="view")
+    view = partial(listen, notice=panel.notice, kind="view")
+    looked_at = [session.ready.change, session.run.change, session.finished.change, panel.refresh.click, *opened]
+    view(looked_at, show, inputs=[session.run, session.token], outputs=[panel.runs])
+    view(panel.runs.click, pick, inputs=[session.token], outputs=[session.run])
 
 
 def list_own(run_id: str | None, token: str | None) -> str:

@@ -5,6 +5,7 @@ run is watched.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -95,27 +96,15 @@ def build() -> TrainPanel:
             made["reasons"] = slot(elem_id="train-reasons")
             made["started"] = gr.Textbox(visible="hidden", label="the run that was started", elem_id="train-started")
             with gr.Accordion("The same in a terminal", open=False):
-                made["command"] = gr.Code(
-                    language="shell",
-                    label="Command",
-                    interactive=False,
-                    wrap_lines=True,
-                    show_line_numbers=False,
-                    lines=2,
-                    buttons=["copy"],
-                    elem_id="train-command",
-                )
-                made["config"] = gr.Code(
-                    language="json",
-                    label="Configuration, for --config FILE.json",
-                    interactive=False,
-                    wrap_lines=True,
-                    show_line_numbers=False,
-                    lines=3,
-                    buttons=["copy"],
-                    elem_id="train-config",
+                made["command"] = _to_copy("Command", language="shell", lines=2, elem_id="train-command")
+                made["config"] = _to_copy(
+                    "Configuration, for --config FILE.json", language="json", lines=3, elem_id="train-config"
                 )
     return TrainPanel(**made)
+
+
+def _to_copy(label: str, **more: Any) -> gr.Code:
+    return gr.Code(label=label, interactive=False, wrap_lines=True, show_line_numbers=False, buttons=["copy"], **more)
 
 
 def _build_main() -> dict[str, Any]:
@@ -204,13 +193,7 @@ def bind(panel: TrainPanel, session: Session, *opened: Any) -> None:
             panel.start: gr.Button(interactive=can_be_trained(report)),
         }
 
-    def plan(
-        token: str,
-        draft: str,
-        planned: str,
-        *values: Any,
-        progress: gr.Progress = WAITING,
-    ) -> dict[Any, Any]:
+    def plan(token: str, draft: str, planned: str, *values: Any, progress: gr.Progress = WAITING) -> dict[Any, Any]:
         form = read_form(panel, values)
         try:
             config = configure(form, draft_of(draft, token).words, token).model_copy(update={"name": None})
@@ -231,24 +214,19 @@ def bind(panel: TrainPanel, session: Session, *opened: Any) -> None:
             **panel.options.derived(forecast["figures"]),
         }
 
-    def start(
-        token: str,
-        draft: str,
-        *values: Any,
-        progress: gr.Progress = WAITING,
-    ) -> dict[Any, Any]:
+    def start(token: str, draft: str, *values: Any, progress: gr.Progress = WAITING) -> dict[Any, Any]:
         config = configure(read_form(panel, values), draft_of(draft, token).pinned(), token)
         run = begin(config, token, tick_into(progress))
         return {session.run: run, panel.started: run, panel.notice: notice(_STARTED)}
 
     # First, for a handler of the page that is called the same would take the name.
     offer_trainings()
-    view: dict[str, Any] = {"notice": panel.notice, "kind": "view", "trigger_mode": "always_last"}
-    changes = [control.change for control in panel.form]
-    brought = list(opened) or [session.ready.change, session.draft.change]
-    listen([session.ready.change, session.finished.change], load, inputs=own[:1], outputs=[panel.model], **view)
-    listen(panel.model.change, describe, inputs=[panel.model], outputs=[panel.about], **view)
-    listen(
+    view = partial(listen, notice=panel.notice, kind="view")
+    images = [session.ready.change, session.draft.change]
+    changes = {control: control.change for control in panel.form}
+    view([session.ready.change, session.finished.change], load, inputs=own[:1], outputs=[panel.model])
+    view(panel.model.change, describe, inputs=[panel.model], outputs=[panel.about])
+    view(
         [panel.way.change, panel.other.change, head_solver.change],
         offer,
         inputs=[panel.way, panel.other, head_solver],
@@ -257,32 +235,18 @@ def bind(panel: TrainPanel, session: Session, *opened: Any) -> None:
             *panel.options.controls.values(),
             *panel.options.groups.values(),
         ],
-        **view,
     )
-    listen(
-        [session.ready.change, session.draft.change, *changes],
-        follow,
-        inputs=[*own, *panel.form],
-        outputs=[panel.command, panel.config],
-        **view,
-    )
-    listen(
-        brought,
-        look,
-        inputs=own,
-        outputs=[panel.images, panel.start],
-        notice=panel.plan_notice,
-        kind="edit",
-        trigger_mode="always_last",
-    )
-    listen(
-        [*brought, *(control.change for control in panel.form if control is not panel.name)],
+    view([*images, *changes.values()], follow, inputs=[*own, *panel.form], outputs=[panel.command, panel.config])
+    # A tab's `select` would else be heard once, and not again before it is answered.
+    planning = partial(listen, notice=panel.plan_notice, trigger_mode="always_last")
+    brought = list(opened) or images
+    planning(brought, look, inputs=own, outputs=[panel.images, panel.start])
+    planning(
+        [*brought, *(change for control, change in changes.items() if control is not panel.name)],
         plan,
         inputs=[*own, panel.planned, *panel.form],
         outputs=[panel.plan, panel.reasons, panel.drawing, panel.planned, *panel.options.derivable],
-        notice=panel.plan_notice,
         kind="model",
-        trigger_mode="always_last",
     )
     listen(
         panel.start.click,

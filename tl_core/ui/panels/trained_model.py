@@ -5,6 +5,7 @@ Must not know how good it is.
 
 import secrets
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,10 @@ from tl_core.ui.judged import (
     small_copies,
 )
 from tl_core.ui.markup import hint, notice_of_error, paragraph
-from tl_core.ui.matrix import PICK
 from tl_core.ui.panels.mistakes import own_report
-from tl_core.ui.picture import as_it_came
+from tl_core.ui.picture import picture_box
 from tl_core.ui.session import Session, own_run
-from tl_core.ui.slot import slot
+from tl_core.ui.slot import PICK, slot
 
 MOST_EXAMPLES = 60  # of as many classes: more small pictures nobody looks through
 EXAMPLE_SIDE = 96  # pixels; where one is asked about, the picture itself is
@@ -67,17 +67,7 @@ def build() -> TrainedModelPanel:
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=300):
             gr.Markdown("### Try it")
-            image = as_it_came(
-                gr.Image(
-                    label="Your picture",
-                    type="filepath",
-                    image_mode=None,  # as it came: the core alone decides what is behind transparent pixels
-                    sources=["upload", "webcam", "clipboard"],
-                    buttons=[],
-                    height=260,
-                    elem_id="results-image",
-                )
-            )
+            image = picture_box("Your picture", height=260, elem_id="results-image")
             examples = slot(js_on_load=PICK, elem_id="results-examples")
         with gr.Column(scale=1, min_width=300):
             notice = slot()
@@ -137,23 +127,9 @@ def bind(panel: TrainedModelPanel, session: Session, shown: gr.Textbox) -> None:
         notice=panel.notice,
         kind="view",
     )
-    listen(
-        panel.image.change,
-        ask,
-        inputs=[shown, panel.image, session.token],
-        outputs=[panel.answer],
-        notice=panel.notice,
-        kind="model",
-        trigger_mode="always_last",
-    )
-    listen(
-        panel.examples.click,
-        ask_example,
-        inputs=[shown, session.token],
-        outputs=[panel.answer],
-        notice=panel.notice,
-        kind="model",
-    )
+    answer = partial(listen, outputs=[panel.answer], notice=panel.notice, kind="model")
+    answer(panel.image.change, ask, inputs=[shown, panel.image, session.token])
+    answer(panel.examples.click, ask_example, inputs=[shown, session.token])
     packed = listen(
         panel.pack.click,
         pack,

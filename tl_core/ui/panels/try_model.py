@@ -5,6 +5,7 @@ Must not know data, training or runs beyond their place in the list of models.
 
 import importlib.util
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tl_core.ui.asking import answer_of
 from tl_core.ui.choices import about_model, allowed_model, model_choices
 from tl_core.ui.events import listen
 from tl_core.ui.markup import hint, notice_of_error
-from tl_core.ui.picture import as_it_came
+from tl_core.ui.picture import picture_box
 from tl_core.ui.session import Session
 from tl_core.ui.slot import slot
 
@@ -53,18 +54,7 @@ def build() -> TryPanel:
                 elem_id="try-model",
             )
             about = slot(about_model(catalogue.DEFAULT_MODEL))
-            image = as_it_came(
-                gr.Image(
-                    label="Picture",
-                    type="filepath",
-                    image_mode=None,  # as it came: the core alone decides what is behind transparent pixels
-                    format="png",
-                    sources=["upload", "webcam", "clipboard"],
-                    buttons=[],
-                    height=300,
-                    elem_id="try-image",
-                )
-            )
+            image = picture_box("Picture", format="png", height=300, elem_id="try-image")
             examples = gr.Gallery(
                 label="Examples",
                 columns=4,
@@ -116,16 +106,11 @@ def bind(panel: TryPanel, session: Session) -> None:
             return {**answers, panel.notice: notice_of_error(failure)}
         return answers
 
-    listen(
-        [session.ready.change, session.finished.change],
-        load,
-        inputs=[session.token],
-        outputs=[panel.model, panel.second, panel.examples],
-        notice=panel.notice,
-        kind="view",
-    )
-    listen(panel.model.change, describe, inputs=[panel.model], outputs=[panel.about], notice=panel.notice, kind="view")
-    listen(panel.examples.select, show_example, outputs=[panel.image], notice=panel.notice, kind="view")
+    view = partial(listen, notice=panel.notice, kind="view")
+    loaded = [panel.model, panel.second, panel.examples]
+    view([session.ready.change, session.finished.change], load, inputs=[session.token], outputs=loaded)
+    view(panel.model.change, describe, inputs=[panel.model], outputs=[panel.about])
+    view(panel.examples.select, show_example, outputs=[panel.image])
     listen(
         [panel.image.change, panel.model.change, panel.second.change],
         ask,
@@ -134,7 +119,6 @@ def bind(panel: TryPanel, session: Session) -> None:
         notice=panel.notice,
         kind="edit",  # a model of the Hub may be fetched first, for which no other model should wait
         api_name="ask",
-        trigger_mode="always_last",
     )
 
 
