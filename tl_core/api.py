@@ -19,11 +19,11 @@ from tl_core.catalogue import DEFAULT_MODEL
 from tl_core.config import TrainConfig
 from tl_core.errors import DataError, HubError
 from tl_core.files import existing_path
-from tl_core.images.collection import Collection, natural_key
+from tl_core.images.collection import natural_key
 from tl_core.recorder import LogStream
 from tl_core.runs import LOCAL_OWNER, Run, create_run, find_run, list_runs
 from tl_core.settings import Settings, read_settings
-from tl_core.sources import ModelSource, Ticker, open_configured, open_data, open_model
+from tl_core.sources import ModelSource, Named, Ticker, open_configured, open_data, open_model
 
 if TYPE_CHECKING:
     from tl_core.images.report import Report
@@ -63,13 +63,13 @@ def train(
     """
     settings = read_settings()
     begun = time.perf_counter()
-    config, source, collection = _open_words(_parsed(config, options), settings, ticker)
+    config, named = _open_words(_parsed(config, options), settings, ticker)
     from tl_core.ml.inputs import make_inputs
     from tl_core.ml.libraries import quieten
     from tl_core.ml.worker import work
 
     quieten()
-    inputs = make_inputs(config, source, collection, time.perf_counter() - begun)
+    inputs = make_inputs(config, *named, seconds=time.perf_counter() - begun)
     return work(create_run(config, settings), settings, echo=echo, ticker=ticker, inputs=inputs)
 
 
@@ -84,7 +84,7 @@ def train_in_background(
 
     settings = read_settings()
     check_room_in_queue(owner, settings)
-    config, _, _ = _open_words(_parsed(config, {}), settings, ticker)
+    config, _ = _open_words(_parsed(config, {}), settings, ticker)
     run = create_run(config, settings, owner)
     enqueue(run, settings)
     return run
@@ -203,14 +203,15 @@ def preview(config: TrainConfig | Mapping[str, Any], *, ticker: Ticker | None = 
     """
     settings = read_settings()
     config = _parsed(config, {})
-    source = _model_at_hand(config, settings)
+    source = _model_at_hand(config.model, settings, weights=config.needs_weights)
+    teacher = _model_at_hand(config.teacher, settings) if config.teacher else None
     columns = {"image_column": config.image_column, "label_column": config.label_column}
     collection = open_data(config.data, settings, **columns, ticker=ticker)
     from tl_core.ml.libraries import quieten
     from tl_core.ml.preview import preview as foresee
 
     quieten()
-    return foresee(config, source, collection, settings)
+    return foresee(config, Named(source, collection, teacher), settings)
 
 
 def warm(model: str = DEFAULT_MODEL) -> None:
@@ -236,15 +237,15 @@ def pack(run: str, folder: str | Path) -> Path:
     return pack_model(find_run(run, read_settings()), Path(folder))
 
 
-def _model_at_hand(config: TrainConfig, settings: Settings) -> ModelSource:
-    """The backbone of a configuration, from this disk alone."""
+def _model_at_hand(word: str, settings: Settings, *, weights: bool = True) -> ModelSource:
+    """A model that a configuration names, from this disk alone."""
     from tl_core.hub.repository import Unreachable
 
     try:
-        return open_model(config.model, replace(settings, offline=True), weights=config.needs_weights, accept=_accept)
+        return open_model(word, replace(settings, offline=True), weights=weights, accept=_accept)
     except Unreachable as failure:
         raise HubError(
-            f"{config.model} is not on this machine yet: the estimate comes once it has been fetched, which a training "
+            f"{word} is not on this machine yet: the estimate comes once it has been fetched, which a training "
             "does first of all"
         ) from failure
 
@@ -257,13 +258,12 @@ def _parsed(config: TrainConfig | Mapping[str, Any] | str | Path | None, options
     return TrainConfig.parse({**(config or {}), **options})
 
 
-def _open_words(
-    config: TrainConfig, settings: Settings, ticker: Ticker | None
-) -> tuple[TrainConfig, ModelSource, Collection]:
-    """The backbone and the images that a configuration names, and the same configuration in words that stay true:
-    absolute paths, and a run's id for `last`."""
-    source, collection = open_configured(config, settings, ticker, _accept)
-    return config.with_words(data=collection.source, model=source.named), source, collection
+def _open_words(config: TrainConfig, settings: Settings, ticker: Ticker | None) -> tuple[TrainConfig, Named]:
+    """What a configuration names, and the same configuration in words that stay true: absolute paths, and a run's id
+    for `last`."""
+    named = open_configured(config, settings, ticker, _accept)
+    teacher = named.teacher.named if named.teacher else None
+    return config.with_words(data=named.collection.source, model=named.source.named, teacher=teacher), named
 
 
 def _accept(config: dict[str, Any]) -> None:

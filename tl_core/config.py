@@ -128,6 +128,15 @@ class TrainConfig(BaseModel):
     class_weights: Literal["none", "balanced"] = option(
         "none", "Class weights", "balanced: rare classes count as much as common ones", "training"
     )
+    teacher: Word | None = option(
+        None,
+        "Teacher",
+        "a model of the same classes, named as a backbone is, whose answers are learnt from beside the labels",
+        "training",
+    )
+    teacher_weight: float = option(
+        0.5, "Teacher's weight", "share of the loss that is the teacher's", "training", needs="teacher", ge=0, le=1
+    )
     patience: int | None = option(
         None,
         "Patience",
@@ -208,6 +217,12 @@ class TrainConfig(BaseModel):
                     )
         elif self.head_solver == "trainer":
             problems.append(f"--head-solver belongs to --strategy frozen; leave it out for {self.strategy}")
+        if self.trains_backbone:
+            problems += [
+                f"{flag(option.name)} has no meaning without {flag(option.needs)}; give that too, or leave it out"
+                for option in options()
+                if option.needs and option.name in changed and option.needs not in changed
+            ]
         if self.unfreeze_blocks is not None and self.strategy != "last-blocks":
             problems.append(f"--unfreeze-blocks belongs to --strategy last-blocks; leave it out for {self.strategy}")
         if self.strategy == "scratch":
@@ -247,16 +262,16 @@ class TrainConfig(BaseModel):
     def to_json(self) -> dict[str, Any]:
         return self.model_dump()
 
-    def with_words(self, *, data: str, model: str) -> "TrainConfig":
-        """The same configuration, its data and backbone named by these words."""
-        return self.model_copy(update={"data": data, "model": model})
+    def with_words(self, *, data: str, model: str, teacher: str | None) -> "TrainConfig":
+        """The same configuration, its data, backbone and teacher named by these words."""
+        return self.model_copy(update={"data": data, "model": model, "teacher": teacher})
 
     def portable(self) -> "TrainConfig":
         """The same configuration without the folders of this computer, for what is handed on."""
-        names = {
-            name: Path(value).name for name in ("data", "model") if Path(value := getattr(self, name)).is_absolute()
-        }
-        return self.model_copy(update=names)
+        words = {name: getattr(self, name) for name in ("data", "model", "teacher")}
+        return self.model_copy(
+            update={name: Path(word).name for name, word in words.items() if word and Path(word).is_absolute()}
+        )
 
     def changed(self) -> dict[str, Any]:
         """The options that differ from their defaults, in order of definition."""
@@ -280,6 +295,7 @@ _OF_STEPS = ("epochs", "max_steps", "batch_size", "learning_rate", "weight_decay
 _OF_TRAINED_BACKBONES = (
     *("minutes", "layer_decay", "warmup_steps", "max_grad_norm", "label_smoothing", "patience"),
     *("drop_path", "dropout", "augment", "mirror", "erase", "mix", "activation_checkpointing", "thoroughness"),
+    *("teacher", "teacher_weight"),
 )
 
 

@@ -57,6 +57,7 @@ def render_card(
         made=bool(report or config),
         backbone=backbone,
         strategy=report.get("strategy"),
+        teacher=report.get("teacher") or {},
         control=report.get("control") or {},
         warnings=report.get("warnings") or [],
         refit=report.get("refit"),

@@ -7,7 +7,7 @@ Flags, forms and cards are made from the `Option`s of a model. Must not know whi
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, Field
 from pydantic_core import ErrorDetails
@@ -26,6 +26,7 @@ class Option:
     choices: tuple[str, ...]
     kind: type
     bounds: dict[str, float]
+    needs: str | None = None  # the option without which this one has no meaning
 
     @property
     def derived(self) -> bool:
@@ -33,9 +34,9 @@ class Option:
         return self.default is None and not self.required and self.kind in (int, float)
 
 
-def option(default: Any, label: str, help: str, group: str, **bounds: Any) -> Any:
-    """A field of a model; `...` as the default makes it required."""
-    return Field(default, title=label, description=help, json_schema_extra={"group": group}, **bounds)
+def option(default: Any, label: str, help: str, group: str, *, needs: str | None = None, **bounds: Any) -> Any:
+    """A field of a model; `...` as the default makes it required, `needs` is as in `Option`."""
+    return Field(default, title=label, description=help, json_schema_extra={"group": group, "needs": needs}, **bounds)
 
 
 def options_of(model: type[BaseModel]) -> list[Option]:
@@ -78,7 +79,8 @@ _PARSING = {
 def _read(name: str, field: Any) -> Option:
     kinds = [kind for kind in (get_args(field.annotation) or (field.annotation,)) if kind is not type(None)]
     is_choice = isinstance(kinds[0], str)
-    extra = field.json_schema_extra
+    kind = get_args(kinds[0])[0] if get_origin(kinds[0]) is Annotated else kinds[0]
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
     bounds = {
         side: getattr(rule, side)
         for rule in field.metadata
@@ -89,12 +91,13 @@ def _read(name: str, field: Any) -> Option:
         name=name,
         label=field.title or name,
         help=field.description or "",
-        group=str(extra["group"]) if isinstance(extra, dict) else "",
+        group=str(extra.get("group", "")),
         default=None if field.is_required() else field.default,
         required=field.is_required(),
         choices=tuple(kinds) if is_choice else (),
-        kind=str if is_choice else kinds[0],
+        kind=str if is_choice else kind,
         bounds=bounds,
+        needs=extra.get("needs"),
     )
 
 

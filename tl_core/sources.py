@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from tl_core import catalogue, hub
 from tl_core.config import TrainConfig
@@ -66,18 +66,27 @@ def open_data(
     return collection
 
 
+class Named(NamedTuple):
+    """What a configuration names: the backbone, the images, and the model to learn from where there is one."""
+
+    source: ModelSource
+    collection: Collection
+    teacher: ModelSource | None
+
+
 def open_configured(
     config: TrainConfig,
     settings: Settings,
     ticker: Ticker | None = None,
     accept: Callable[[dict[str, Any]], None] | None = None,
-) -> tuple[ModelSource, Collection]:
-    """The backbone and the images that a configuration names. Raises as `open_model` and `open_data`."""
+) -> Named:
+    """Whatever a configuration names, the models first. Raises as `open_model` and `open_data`."""
     source = open_model(config.model, settings, weights=config.needs_weights, accept=accept)
+    teacher = open_model(config.teacher, settings, accept=accept) if config.teacher else None
     collection = open_data(
         config.data, settings, image_column=config.image_column, label_column=config.label_column, ticker=ticker
     )
-    return source, collection
+    return Named(source, collection, teacher)
 
 
 def means_the_hub(data: str) -> bool:

@@ -43,7 +43,7 @@ def embed(run: Run, name: str, words: dict[str, str], settings: Settings, folder
     target = folder / name
     target.mkdir(parents=True, exist_ok=True)
     store_half(run.model_dir, target)
-    recipe = {**config.changed(), "data": Path(config.data).name, "model": name, "name": name}
+    recipe = {**config.portable().changed(), "data": Path(config.data).name, "model": name, "name": name}
     write_json(target / "recipe.json", {**TrainConfig.parse(recipe).changed(), "model": name, "seed": config.seed})
 
     collection = open_data(config.data, settings, image_column=config.image_column, label_column=config.label_column)

@@ -24,6 +24,7 @@ from tl_core.ml.backbone import Backbone
 from tl_core.ml.callbacks import RunCallback
 from tl_core.ml.checkpoints import load_best, newest_whole_checkpoint, save_best
 from tl_core.ml.data import Collator, EvaluationImages, TrainingImages, make_datasets, targets_of
+from tl_core.ml.distillation import Teacher
 from tl_core.ml.frozen import choose_precision
 from tl_core.ml.groups import LayerGroup, layer_groups, train_only
 from tl_core.ml.heads import class_weights
@@ -69,6 +70,7 @@ class Finetuning:
     recorder: Recorder
     folder: Path
     stage: str = "training"
+    teacher: Teacher | None = None
 
     def run(self) -> Outcome:
         """Train in place; continues where an earlier process of the run stopped. Raises TLError, StopRequested."""
@@ -234,6 +236,7 @@ class Finetuning:
                 seed=seed,
                 workers=self.settings.workers,
                 look_first=self.config.strategy == "lp-ft" and begins,
+                teacher=self.teacher,
             )
         self._say_how_it_ended(end, plan)
         if not end.stopped:

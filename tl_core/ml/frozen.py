@@ -24,7 +24,7 @@ from tl_core.ml.head_fitting import HeadFitting
 from tl_core.ml.heads import LinearHead
 from tl_core.ml.machine import current_device
 from tl_core.ml.outcome import Outcome
-from tl_core.ml.precision import Precision, choose_forward_precision
+from tl_core.ml.precision import PLAIN, Precision, choose_forward_precision, prepare
 from tl_core.ml.preprocessing import preprocess
 from tl_core.recorder import Recorder, StopRequested
 from tl_core.settings import Settings
@@ -84,7 +84,8 @@ def backbone_features(
     With `mirrored`, of the mirror images of the pictures. Raises StopRequested, DataError, ModelError.
     """
     device = current_device()
-    model = backbone.model.to(device=device, memory_format=precision.memory_format).eval()
+    model = backbone.model.to(device).eval()
+    prepare(model, precision)
     key = f"{fingerprint(backbone)}-{precision.dtype}" + ("-mirrored" if mirrored else "")
 
     def encode(batch: Sequence[torch.Tensor]) -> np.ndarray:
@@ -107,7 +108,7 @@ def backbone_features(
             progress=recorder.progress,
             should_stop=recorder.run.stop_requested,
         )
-    model.to(memory_format=torch.contiguous_format)
+    prepare(model, PLAIN)
     if features is None:
         raise StopRequested
     return features

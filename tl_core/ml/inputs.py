@@ -11,6 +11,7 @@ from tl_core.images.collection import Collection
 from tl_core.images.duplicates import Duplicates, find_duplicates
 from tl_core.images.splits import Division, divide
 from tl_core.ml.backbone import Backbone, linear_head, load_backbone
+from tl_core.ml.distillation import Teacher, load_teacher
 from tl_core.ml.machine import current_device
 from tl_core.ml.precision import checked_precision
 from tl_core.sources import ModelSource
@@ -25,11 +26,19 @@ class Inputs:
     duplicates: Duplicates
     division: Division
     backbone: Backbone
+    teacher: Teacher | None = None
     seconds: float = 0.0  # spent on finding and verifying before the run began
 
 
-def make_inputs(config: TrainConfig, source: ModelSource, collection: Collection, seconds: float = 0.0) -> Inputs:
-    """Load the backbone, divide the pictures, and check what the configuration wants of this machine; writes nothing.
+def make_inputs(
+    config: TrainConfig,
+    source: ModelSource,
+    collection: Collection,
+    teacher: ModelSource | None = None,
+    *,
+    seconds: float = 0.0,
+) -> Inputs:
+    """Load the backbone and its teacher, divide the pictures, and check what is wanted of this machine; writes nothing.
 
     Raises ModelError, ConfigError or DataError.
     """
@@ -45,6 +54,7 @@ def make_inputs(config: TrainConfig, source: ModelSource, collection: Collection
     )
     if config.strategy in ("frozen", "lp-ft"):
         linear_head(backbone)  # a classifier that cannot be fitted is refused now
+    taught_by = load_teacher(teacher, backbone, config.teacher_weight) if teacher is not None else None
     duplicates = find_duplicates(collection.pictures)
     division = divide(
         collection, duplicates.groups, config.seed, folds_allowed=not config.trains_backbone and not config.control
@@ -54,4 +64,4 @@ def make_inputs(config: TrainConfig, source: ModelSource, collection: Collection
             f"no class of {collection.source} has a second image, so that nothing is left to test on; "
             "add images, at least two for some classes and better twenty for each"
         )
-    return Inputs(source, collection, duplicates, division, backbone, seconds)
+    return Inputs(source, collection, duplicates, division, backbone, taught_by, seconds)

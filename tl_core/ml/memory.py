@@ -18,8 +18,7 @@ from torch.utils._pytree import tree_leaves
 from transformers.modeling_utils import PreTrainedModel
 
 from tl_core.errors import JobError
-from tl_core.ml.precision import Precision
-from tl_core.ml.rehearsal import Rehearsal
+from tl_core.ml.precision import Precision, rehearse
 
 # What training steps took over what is counted here, since kernels have workspaces of their own and allocators keep
 # gaps: the growth of peak resident memory on a CPU was 1.03 to 1.30 of the count (ResNet-18, ConvNeXt and ViT of 7 to
@@ -207,7 +206,7 @@ def _address(tensor: torch.Tensor) -> int:
 
 
 def _count_step(model: nn.Module, size: tuple[int, int], classes: int, precision: Precision, images: int) -> _StepBytes:
-    rehearsal = _rehearse(model, size, precision)
+    rehearsal = rehearse(model, size, precision)
     with rehearsal.in_training(), _Allocations() as allocations:
         loss = rehearsal.loss(rehearsal.pictures(images), classes)
         forward = len(allocations.events)
@@ -222,7 +221,7 @@ def _count_step(model: nn.Module, size: tuple[int, int], classes: int, precision
 
 def _step_fits(model: nn.Module, size: tuple[int, int], classes: int, precision: Precision, images: int) -> bool:
     try:
-        rehearsal = _rehearse(model, size, precision)
+        rehearsal = rehearse(model, size, precision)
         optimizer = torch.optim.AdamW(rehearsal.trained, fused=True)
         with rehearsal.in_training():
             rehearsal.loss(rehearsal.pictures(images), classes).backward()
@@ -230,11 +229,6 @@ def _step_fits(model: nn.Module, size: tuple[int, int], classes: int, precision:
     except torch.OutOfMemoryError:
         return False
     return True
-
-
-def _rehearse(model: nn.Module, size: tuple[int, int], precision: Precision) -> Rehearsal:
-    device = next(model.parameters()).device
-    return Rehearsal(model, size, precision.memory_format, precision.autocast(device))
 
 
 def _left_in(group: Path, limit_file: str, usage_file: str, cache_name: str) -> int | None:

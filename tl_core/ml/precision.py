@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from tl_core.errors import ConfigError
+from tl_core.ml.attention import has_choice, use_attention
 from tl_core.ml.rehearsal import Rehearsal
 
 # A gain below this is within the noise of a busy machine, worth neither fewer bits nor figures that change with it.
@@ -37,11 +38,15 @@ Step = Callable[[int], float]
 
 @dataclass(frozen=True)
 class Precision:
-    """`dtype` is fp32, bf16 or fp16: the format of matrix products; weights stay in float32."""
+    """`dtype` is fp32, bf16 or fp16: the format of matrix products; weights stay in float32.
+
+    `plain_attention`: attention without torch's fused kernel.
+    """
 
     dtype: str
     channels_last: bool
     reason: str
+    plain_attention: bool = False
 
     def autocast(self, device: torch.device) -> torch.autocast:
         kinds = {"fp32": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -53,11 +58,23 @@ class Precision:
 
     @property
     def label(self) -> str:
-        return f"{self.dtype} in the channels-last layout" if self.channels_last else self.dtype
+        layout = " in the channels-last layout" if self.channels_last else ""
+        return f"{self.dtype}{layout}" + (" with plain attention" if self.plain_attention else "")
+
+
+def prepare(model: nn.Module, precision: Precision) -> None:
+    """Give the model the memory layout and the attention of `precision`, in place."""
+    model.to(memory_format=precision.memory_format)
+    use_attention(model, plain=precision.plain_attention)
+
+
+def rehearse(model: nn.Module, size: tuple[int, int], precision: Precision) -> Rehearsal:
+    """Steps of the model in `precision`, on the device it is on. `size` is (height, width) in pixels."""
+    autocast = precision.autocast(next(model.parameters()).device)
+    return Rehearsal(model, size, precision.memory_format, autocast, plain_attention=precision.plain_attention)
 
 
 PLAIN = Precision("fp32", False, "")
-CPU = torch.device("cpu")
 
 
 def choose_training_precision(
@@ -67,12 +84,14 @@ def choose_training_precision(
 
     `size` is (height, width) in pixels. Raises ConfigError for a precision that this device does not have.
     """
-    layouts = [False, True] if _gains_from_channels_last(model) and _can_train_channels_last(model, device) else [False]
-    known = _known_precision(wanted, device, layouts[-1])
+    layouts = [False, True] if gains_from_channels_last(model) and _can_train_channels_last(model, device) else [False]
+    known = _known_precision(wanted, device, layouts[-1], has_choice(model))
     if known is not None:
         return known
     timed = measure_formats(
-        _formats(layouts), lambda precision: _training_step(model, size, classes, precision), MEASURING_SECONDS
+        _formats(layouts, has_choice(model)),
+        lambda precision: _training_step(model, size, classes, precision),
+        MEASURING_SECONDS,
     )
     return choose_fastest(timed, "trains")
 
@@ -84,8 +103,8 @@ def choose_forward_precision(
 
     `size` is (height, width) in pixels. Raises ConfigError for a precision that this device does not have.
     """
-    layouts = [False, True] if _gains_from_channels_last(model) else [False]
-    known = _known_precision(wanted, device, layouts[-1])
+    layouts = [False, True] if gains_from_channels_last(model) else [False]
+    known = _known_precision(wanted, device, layouts[-1], has_choice(model))
     if known is not None:
         return known
     step = _forward_step(model, size, PLAIN)
@@ -96,7 +115,9 @@ def choose_forward_precision(
             PLAIN, reason=f"about {expected:.0f} s of computing, too little to gain from fewer bits"
         )
     seconds = min(MEASURING_SECONDS, MEASURING_SHARE * expected)
-    timed = measure_formats(_formats(layouts), lambda precision: _forward_step(model, size, precision), seconds)
+    timed = measure_formats(
+        _formats(layouts, has_choice(model)), lambda precision: _forward_step(model, size, precision), seconds
+    )
     return choose_fastest(timed, "computes features")
 
 
@@ -159,11 +180,17 @@ def choose_fastest(timed: dict[Precision, float], what: str) -> Precision:
     return dataclasses.replace(plain, reason=f"measured: {runner_up.label} is {gain:.1f} × as fast, which does not pay")
 
 
-def _known_precision(wanted: str, device: torch.device, channels_last: bool) -> Precision | None:
+def _known_precision(
+    wanted: str, device: torch.device, channels_last: bool, choice_of_attention: bool
+) -> Precision | None:
     """What needs no measuring: an answer asked for, and that of any device but a CPU."""
     if wanted != "auto":
         asked = checked_precision(wanted, device)
-        return dataclasses.replace(asked, channels_last=channels_last and wanted != "fp32")
+        return dataclasses.replace(
+            asked,
+            channels_last=channels_last and wanted != "fp32",
+            plain_attention=choice_of_attention and wanted == "bf16" and device.type == "cpu",
+        )
     if device.type == "cuda":
         dtype = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
         return Precision(dtype, channels_last, f"what {torch.cuda.get_device_name()} has tensor cores for")
@@ -172,13 +199,14 @@ def _known_precision(wanted: str, device: torch.device, channels_last: bool) -> 
     return None
 
 
-def _formats(layouts: Sequence[bool]) -> list[Precision]:
+def _formats(layouts: Sequence[bool], choice_of_attention: bool) -> list[Precision]:
     """Plain fp32, then the others, likely gains first."""
-    rest = [("bf16", layout) for layout in reversed(layouts)] + [("fp32", layout) for layout in layouts if layout]
-    return [PLAIN, *(Precision(dtype, layout, "") for dtype, layout in rest)]
+    ways = [True, False] if choice_of_attention else [False]
+    fewer_bits = [Precision("bf16", layout, "", plain) for layout in reversed(layouts) for plain in ways]
+    return [PLAIN, *fewer_bits, *(Precision("fp32", layout, "") for layout in layouts if layout)]
 
 
-def _gains_from_channels_last(model: nn.Module) -> bool:
+def gains_from_channels_last(model: nn.Module) -> bool:
     return sum(isinstance(module, nn.Conv2d) for module in model.modules()) >= MIN_CONVOLUTIONS
 
 
@@ -193,7 +221,7 @@ def _can_train_channels_last(model: nn.Module, device: torch.device) -> bool:
 
 
 def _training_step(model: nn.Module, size: tuple[int, int], classes: int, precision: Precision) -> Step:
-    rehearsal = Rehearsal(model, size, precision.memory_format, precision.autocast(CPU))
+    rehearsal = rehearse(model, size, precision)
 
     def step(images: int) -> float:
         pixels = rehearsal.pictures(images)
@@ -209,7 +237,7 @@ def _training_step(model: nn.Module, size: tuple[int, int], classes: int, precis
 
 
 def _forward_step(model: nn.Module, size: tuple[int, int], precision: Precision) -> Step:
-    rehearsal = Rehearsal(model, size, precision.memory_format, precision.autocast(CPU))
+    rehearsal = rehearse(model, size, precision)
 
     def step(images: int) -> float:
         pixels = rehearsal.pictures(images)

@@ -10,7 +10,7 @@ from typing import Any
 
 from tl_core.config import TrainConfig
 from tl_core.errors import ModelError
-from tl_core.images.collection import Collection, Picture
+from tl_core.images.collection import Picture
 from tl_core.images.splits import Division
 from tl_core.images.wording import count
 from tl_core.ml.augmentation import Augmentation
@@ -27,11 +27,11 @@ from tl_core.ml.machine import current_device
 from tl_core.ml.mirror import MAX_IMAGES
 from tl_core.ml.plan import PATIENT_SHARE, Circumstances, Figure, Plan, derived_figures, make_plan
 from tl_core.ml.precision import Precision
-from tl_core.ml.speed import Speed, backbone_speed, reading_speed
+from tl_core.ml.speed import Speed, backbone_speed, reading_speed, teacher_speed
 from tl_core.ml.strategies import choose_trained
 from tl_core.ml.trainer import MAX_LOADERS, MIN_IMAGES_FOR_LOADERS
 from tl_core.settings import Settings
-from tl_core.sources import ModelSource
+from tl_core.sources import Named
 
 # Measured on two cores, a training beside it: a process starts and loads its libraries in 6 to 9 s, saves a model and
 # opens it again in 1 s; Trainer adds 5 ms to a step of a backbone, and a head's whole step takes 1 ms.
@@ -55,7 +55,7 @@ class Forecast:
     reason: str
 
 
-def preview(config: TrainConfig, source: ModelSource, collection: Collection, settings: Settings) -> dict[str, Any]:
+def preview(config: TrainConfig, named: Named, settings: Settings) -> dict[str, Any]:
     """What `train` would do, as plain values:
 
     {groups: [{name, parameters, trained}], parameters, trained_parameters, image_size [height, width], figures:
@@ -66,7 +66,7 @@ def preview(config: TrainConfig, source: ModelSource, collection: Collection, se
     out by the run alone. The backbone's speed is remembered in this process. Raises as `train` does for whatever is
     wrong with the configuration, the backbone or the pictures: ConfigError, ModelError, DataError.
     """
-    inputs = make_inputs(config, source, collection)
+    inputs = make_inputs(config, *named)
     backbone, division = inputs.backbone, inputs.division
     backbone.model.to(current_device())
     groups = _groups(backbone, config)
@@ -166,7 +166,12 @@ def _forecast_training(
     train, validation, test = len(division.train), len(division.validation), len(division.test)
     loaders = min(MAX_LOADERS, settings.workers - 1) if train >= MIN_IMAGES_FOR_LOADERS else 0
     varied = reading.varied * plan.batch_size
-    step = TRAINER_SECONDS + (max(speed.step, varied / loaders) if loaders else speed.step + varied)
+    computing = speed.step
+    if inputs.teacher is not None:
+        computing += plan.batch_size * teacher_speed(
+            inputs.teacher, backbone.input_size, speed.precision, plan.batch_size
+        )
+    step = TRAINER_SECONDS + (max(computing, varied / loaders) if loaders else computing + varied)
     looks = -(-plan.steps // plan.evaluate_every) if validation else 0
     look = validation * (reading.looked_at + speed.forward)
     training = plan.steps * step + looks * look + (train + validation) * reading.reduced

@@ -19,7 +19,7 @@ from tl_core.ml.data import Collator, EvaluationImages, TrainingImages
 from tl_core.ml.frozen import encode_batch
 from tl_core.ml.heads import DEFAULT_STRENGTH, fit_exact, refit, strongest_alike
 from tl_core.ml.machine import current_device
-from tl_core.ml.precision import Precision
+from tl_core.ml.precision import Precision, prepare
 from tl_core.recorder import Recorder
 
 PROBING = "fitting a head to begin with"
@@ -47,7 +47,8 @@ def fit_probe(
     follows. Raises ModelError for a classifier that no head can be written into, StopRequested.
     """
     head = linear_head(backbone)
-    backbone.model.to(device=current_device(), memory_format=precision.memory_format).eval()
+    backbone.model.to(current_device()).eval()
+    prepare(backbone.model, precision)
     images.epoch = PROBE_EPOCH
     recorder.stage(PROBING)
     _settle_batch_norms(backbone.model, _batches(images, collator, batch_size, recorder), precision)

@@ -10,22 +10,31 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from tl_core.ml.attention import is_plain, use_attention
+
 
 class Rehearsal:
     """A model with copies of its weights and buffers in their place, in one memory layout.
 
     The model's own modules run, with their hooks, frozen parameters and whatever holds parts of them in eval mode; its
-    weights, gradients, batch statistics and modes, and the random state of the process, stay as they are.
+    weights, gradients, batch statistics, modes and attention, and the random state of the process, stay as they are.
     """
 
     def __init__(
-        self, model: nn.Module, size: tuple[int, int], memory_format: torch.memory_format, autocast: torch.autocast
+        self,
+        model: nn.Module,
+        size: tuple[int, int],
+        memory_format: torch.memory_format,
+        autocast: torch.autocast,
+        *,
+        plain_attention: bool = False,
     ) -> None:
         """`size` is (height, width) in pixels."""
         self._model = model
         self._size = size
         self._memory_format = memory_format
         self._autocast = autocast
+        self._plain_attention = plain_attention
         self.device = next(model.parameters()).device
         self._state: dict[str, torch.Tensor] = {}
         for name, value in (*model.named_parameters(), *model.named_buffers()):
@@ -69,9 +78,12 @@ class Rehearsal:
     @contextmanager
     def _borrowed(self) -> Iterator[None]:
         modes = {module: module.training for module in self._model.modules()}
+        plain = is_plain(self._model)
+        use_attention(self._model, plain=self._plain_attention)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             try:
                 yield
             finally:
+                use_attention(self._model, plain=plain)
                 for module, mode in modes.items():
                     module.training = mode

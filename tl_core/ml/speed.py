@@ -19,13 +19,13 @@ from tl_core.images.collection import Picture
 from tl_core.ml.augmentation import Augmentation
 from tl_core.ml.backbone import Backbone
 from tl_core.ml.data import Collator, read_picture
+from tl_core.ml.distillation import Teacher
 from tl_core.ml.machine import current_device
 from tl_core.ml.memory import checkpoint_activations
 from tl_core.ml.picture_cache import read_reduced
 from tl_core.ml.precision import MEASURING_SECONDS as LONGEST_COMPARING
-from tl_core.ml.precision import PLAIN, Precision, choose_forward_precision, choose_training_precision
+from tl_core.ml.precision import PLAIN, Precision, choose_forward_precision, choose_training_precision, rehearse
 from tl_core.ml.preprocessing import preprocess
-from tl_core.ml.rehearsal import Rehearsal
 from tl_core.ml.strategies import hold_frozen
 from tl_core.ml.transforms import Normalisation, TrainTransform
 from tl_core.settings import Settings
@@ -64,6 +64,7 @@ class Reading:
 
 
 _speeds: dict[tuple[Any, ...], Speed] = {}
+_answering: dict[tuple[Any, ...], float] = {}
 _measuring = Lock()  # two measurements at once would slow each other
 
 
@@ -89,6 +90,21 @@ def backbone_speed(
                 _speeds[key] = _measure_training(config, backbone, batch_size)
                 handle.remove()
         return _speeds[key]
+
+
+def teacher_speed(teacher: Teacher, size: tuple[int, int], precision: Precision, batch_size: int) -> float:
+    """Seconds in which a teacher answers for a picture of (height, width) pixels, in a batch of so many."""
+    teacher.compute_in(precision)
+
+    def ask(images: int) -> None:
+        pixels = torch.rand(images, 3, *size, generator=torch.Generator().manual_seed(0)).to(current_device())
+        teacher(pixels.contiguous(memory_format=precision.memory_format))
+
+    key = (str(teacher.source.path), size, batch_size, precision, str(current_device()))
+    with _measuring:
+        if key not in _answering:
+            _answering[key] = _seconds_per_picture(ask, batch_size)
+        return _answering[key]
 
 
 def reading_speed(
@@ -152,7 +168,7 @@ Step = Callable[[int], None]
 
 def _training(model: nn.Module, size: tuple[int, int], classes: int, precision: Precision) -> Step:
     """An optimiser step on so many random pictures, as Trainer takes it."""
-    rehearsal = Rehearsal(model, size, precision.memory_format, precision.autocast(current_device()))
+    rehearsal = rehearse(model, size, precision)
     optimizer = torch.optim.AdamW(rehearsal.trained, lr=0.0, fused=True)
 
     def step(images: int) -> None:
@@ -167,7 +183,7 @@ def _training(model: nn.Module, size: tuple[int, int], classes: int, precision: 
 
 
 def _looking(model: nn.Module, size: tuple[int, int], precision: Precision) -> Step:
-    rehearsal = Rehearsal(model, size, precision.memory_format, precision.autocast(current_device()))
+    rehearsal = rehearse(model, size, precision)
 
     def step(images: int) -> None:
         with rehearsal.in_eval():

@@ -20,10 +20,11 @@ from tl_core.ml.backbone import Backbone
 from tl_core.ml.callbacks import EpochCallback, RunCallback, SteeringCallback
 from tl_core.ml.checkpoints import KEPT_CHECKPOINTS, best_step, load_best
 from tl_core.ml.data import Collator, EvaluationImages, TrainingImages
+from tl_core.ml.distillation import Teacher, distances
 from tl_core.ml.groups import LayerGroup
 from tl_core.ml.machine import current_device
 from tl_core.ml.plan import Plan
-from tl_core.ml.precision import Precision
+from tl_core.ml.precision import PLAIN, Precision, prepare
 from tl_core.ml.schedule import WarmupCosine
 from tl_core.ml.steering import Steering
 from tl_core.ml.strategies import hold_frozen, parameter_groups
@@ -63,15 +64,34 @@ class TrainingLoss:
     def __init__(self, class_weights: np.ndarray | None, label_smoothing: float) -> None:
         self.class_weights = class_weights
         weights = None if class_weights is None else torch.from_numpy(class_weights).float().to(current_device())
+        self.weights = weights
         self.sum = nn.CrossEntropyLoss(weights, label_smoothing=label_smoothing, reduction="sum")
 
     def __call__(
         self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        # Trainer counts the numbers in all labels of the step: one for each image, or one for each image and class.
-        images = len(labels) if num_items_in_batch is None else num_items_in_batch * len(labels) / labels.numel()
         total: torch.Tensor = self.sum(outputs.logits.float(), labels)
-        return total / images
+        return total / self._images(labels, num_items_in_batch)
+
+    def of_teacher(
+        self,
+        outputs: Any,
+        answers: torch.Tensor,
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """The distance of logits to a teacher's `answers` (B, C), each image weighing as much as in the loss itself."""
+        each = distances(outputs.logits.float(), answers)
+        if self.weights is not None:
+            each = each * (self.weights[labels] if labels.ndim == 1 else labels @ self.weights)
+        return each.sum() / self._images(labels, num_items_in_batch)
+
+    def _images(self, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None) -> torch.Tensor | float:
+        """How many images the step has, of which `labels` are some.
+
+        Trainer counts the numbers in all labels of the step: one for each image, or one for each image and class.
+        """
+        return len(labels) if num_items_in_batch is None else num_items_in_batch * len(labels) / labels.numel()
 
     def figures(self, prediction: EvalPrediction) -> dict[str, float]:
         """The accuracy that steers: each image counts as much as it does in the loss."""
@@ -84,8 +104,29 @@ class TrainingLoss:
 class BackboneTrainer(Trainer):
     """Trainer, whose looks at the validation images leave the random numbers of the training as they are.
 
-    A training that was stopped, and looked at for that, then goes on as if it had not been.
+    A training that was stopped, and looked at for that, then goes on as if it had not been. A `teacher` takes part in
+    the training alone.
     """
+
+    def __init__(self, *, loss: TrainingLoss, teacher: Teacher | None, **options: Any) -> None:
+        super().__init__(compute_loss_func=loss, compute_metrics=loss.figures, **options)
+        self.loss = loss
+        self.teacher = teacher
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        if self.teacher is None or not model.training:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        answers = self.teacher(inputs["pixel_values"])  # before the student's own activations take memory
+        labels, share = inputs["labels"], self.teacher.share
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        loss = (1 - share) * loss + share * self.loss.of_teacher(outputs, answers, labels, num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """A checkpoint's weights, by the names they have in memory.
@@ -116,15 +157,18 @@ def train_backbone(
     seed: int,
     workers: int,
     look_first: bool,
+    teacher: Teacher | None = None,
 ) -> TrainingEnd:
     """Train `backbone.model` in place, from `checkpoint` where there is one; leaves the best weights.
 
-    `look_first`: the weights that it begins with are a candidate too. Raises JobError for a training that diverged.
+    `look_first`: the weights that it begins with are a candidate too. `teacher`: its answers are learnt as well as the
+    labels. Raises JobError for a training that diverged.
     """
     run_folder = callback.folder
     precision = Precision(**plan.precision)
-    device = current_device()
-    backbone.model.to(device=device, memory_format=precision.memory_format)
+    prepare(backbone.model.to(current_device()), precision)
+    if teacher is not None:
+        teacher.compute_in(precision)
     optimizer = torch.optim.AdamW(
         parameter_groups(backbone.model, trained.groups, plan.learning_rate, plan.layer_decay, plan.weight_decay),
         fused=True,
@@ -142,8 +186,8 @@ def train_backbone(
         train_dataset=images,
         eval_dataset=validation if evaluates else None,
         data_collator=collator,
-        compute_loss_func=loss,
-        compute_metrics=loss.figures,
+        loss=loss,
+        teacher=teacher,
         callbacks=[callback, EpochCallback(images), *([steering] if evaluates else [])],
         optimizers=(optimizer, LambdaLR(optimizer, lambda step: schedule(step))),
     )
@@ -164,7 +208,7 @@ def train_backbone(
             f"the training diverged: after {steps:,} steps its loss has no bounds any more; "
             f"give a --learning-rate below {plan.learning_rate:.1g}",
         )
-    backbone.model.to(memory_format=torch.contiguous_format).eval()
+    prepare(backbone.model.eval(), PLAIN)
     return TrainingEnd(
         steps=steps,
         shipped_step=steps if kept is None else kept,

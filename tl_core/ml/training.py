@@ -67,10 +67,14 @@ def train(config: TrainConfig, settings: Settings, recorder: Recorder, inputs: I
         recorder.note(note)
 
     recorder.note(_describe_task(config, backbone, division))
+    if inputs.teacher is not None:
+        recorder.note(inputs.teacher.description)
     alike = inputs.duplicates.groups
     if config.trains_backbone:
         folder = recorder.run.checkpoints_dir
-        finetuning = Finetuning(backbone, inputs.collection, alike, division, config, settings, recorder, folder)
+        finetuning = Finetuning(
+            backbone, inputs.collection, alike, division, config, settings, recorder, folder, teacher=inputs.teacher
+        )
         outcome = finetuning.run()
     else:
         outcome = train_frozen(backbone, inputs.collection, alike, division, config, settings, recorder)
@@ -99,6 +103,7 @@ def train(config: TrainConfig, settings: Settings, recorder: Recorder, inputs: I
         "parity": parity,
         "data": data,
         "backbone": _describe_backbone(backbone, outcome.trained),
+        "teacher": inputs.teacher and inputs.teacher.to_json(),
         "precision": outcome.precision.dtype,
         "precision_reason": outcome.precision.reason,
         "training": outcome.details,
@@ -129,8 +134,9 @@ def _keep_division(inputs: Inputs, recorder: Recorder) -> tuple[Division, list[s
     if parts is not None:
         division = parts.divide(inputs.collection)
         return division, _warn_of(parts.inherited, inputs, division, recorder)
-    began_from = recall_parts(Run(inputs.source.path.parent)) if inputs.source.kind == "run" else None
-    inherited = began_from.fitted if began_from is not None else frozenset()
+    known = [inputs.source, *([inputs.teacher.source] if inputs.teacher is not None else [])]
+    parts_of_runs = [recall_parts(Run(source.path.parent)) for source in known if source.kind == "run"]
+    inherited = frozenset[str]().union(*(parts.fitted for parts in parts_of_runs if parts is not None))
     remember_parts(recorder.run, inputs.collection, inputs.division, inherited)
     return inputs.division, _warn_of(inherited, inputs, inputs.division, recorder)
 
@@ -139,8 +145,11 @@ def _warn_of(inherited: frozenset[str], inputs: Inputs, division: Division, reco
     taught = sum(inputs.collection.pictures[index].digest in inherited for index in division.test)
     if not taught:
         return []
+    which = (
+        "the run that this one begins from" if inputs.teacher is None else "a run that this one begins or learns from"
+    )
     sentence = (
-        f"{taught:,} of the {len(division.test):,} test images were taught to the run that this one begins from: the "
+        f"{taught:,} of the {len(division.test):,} test images were taught to {which}: the "
         "figures are too good. The same --seed on the same images keeps them apart."
     )
     recorder.note(f"warning: {sentence}")

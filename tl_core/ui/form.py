@@ -58,9 +58,10 @@ def offered(chosen: Mapping[str, Any]) -> set[str]:
 
 def _takes(option: Option, chosen: Mapping[str, Any]) -> bool:
     """Whether every choice of the option is allowed, or a number, a tick or a word in its place."""
+    needed = {option.needs: "?"} if option.needs else {}
     try:
         for value in _values_to_try(option):
-            TrainConfig.parse({"data": "?", **chosen, option.name: value})
+            TrainConfig.parse({"data": "?", **needed, **chosen, option.name: value})
     except ConfigError:
         return False
     return True

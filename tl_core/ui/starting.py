@@ -53,6 +53,8 @@ def configure(values: Mapping[str, Any], data: str, token: str | None) -> TrainC
     usable = usable_options(str(values.get("strategy")), values.get("head_solver"))
     names = [name for name in values if name in usable]
     given = read_controls(names, [values[name] for name in names])
+    if "teacher" in given:
+        given["teacher"] = allowed_model(str(given["teacher"]), token)
     return parse_form({**given, "strategy": values.get("strategy"), "model": model, "data": data})
 
 
@@ -63,7 +65,8 @@ def configure_options(options: Mapping[str, Any], data: str, token: str | None) 
     if "data" in options:
         raise ConfigError("the images are those of the collection; leave `data` out")
     config = parse_form({**options, "data": data})
-    return config.with_words(data=data, model=allowed_model(config.model, token))
+    teacher = allowed_model(config.teacher, token) if config.teacher is not None else None
+    return config.with_words(data=data, model=allowed_model(config.model, token), teacher=teacher)
 
 
 def shown(config: TrainConfig) -> TrainConfig:
