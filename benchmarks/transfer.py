@@ -6,7 +6,8 @@
 For each seed a stratified 15 % of the images is kept for testing, and the training sets are nested: the 10 images of a
 class are among the 50. Of each training set the product takes a stratified 15 % for validation. `random:NAME` is the
 architecture of a backbone with random weights. Each result is written down as soon as it is there: started again, the
-program computes what is missing, and prints the table of all. Begin a new file after a change of the code.
+program computes what is missing, and prints the table of all; with `auto` among the strategies also its regret, which
+is how far it stays behind the best of the others. Begin a new file after a change of the code.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from tl_core.sources import open_data, open_model
 
 RANDOM = "random:"
 STEPLESS = "frozen"
+AUTO = "auto"
 
 
 def main() -> None:
@@ -58,7 +60,9 @@ def main() -> None:
                         with arguments.out.open("a", encoding="utf-8") as stream:
                             stream.write(json.dumps(result) + "\n")
                         print(json.dumps(result), file=sys.stderr, flush=True)
-    print_table([result for result in results if is_wanted(result, arguments)], arguments)
+    wanted = [result for result in results if is_wanted(result, arguments)]
+    print_table(wanted, arguments)
+    print_regret(wanted)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -113,6 +117,7 @@ def measure(cell: dict[str, Any], collection: Collection, division: Division) ->
             raise SystemExit("stopped; started again, it goes on with this training from its beginning")
         metrics = report["metrics"]
         return {
+            "taken": report["strategy"],
             "accuracy": metrics["accuracy"],
             "test_images": metrics["images"],
             "seconds": report["seconds"]["total"],
@@ -174,6 +179,34 @@ def print_table(results: list[dict[str, Any]], arguments: argparse.Namespace) ->
                 row = [r for r in results if (r["data"], r["model"], r["strategy"]) == (data, model, strategy)]
                 cells = [describe([r for r in row if r["per_class"] == n]) for n in arguments.per_class]
                 print(f"| {Path(data).name} | {model} | `{strategy}` | " + " | ".join(cells) + " |")
+
+
+def print_regret(results: list[dict[str, Any]]) -> None:
+    """How many points `auto` stays behind the best mean accuracy of the others, of which `scratch` is none."""
+    regrets = []
+    for cell, members in group_by(results, "data", "model", "per_class").items():
+        means = {
+            strategy: statistics.mean(result["accuracy"] for result in of_one)
+            for (strategy,), of_one in group_by(members, "strategy").items()
+        }
+        others = {strategy: mean for strategy, mean in means.items() if strategy not in (AUTO, "scratch")}
+        if AUTO in means and others:
+            best = max(others, key=others.__getitem__)
+            regrets.append(100 * (others[best] - means[AUTO]))
+            taken = ", ".join(sorted({result["taken"] for result in members if result["strategy"] == AUTO}))
+            print(
+                f"{Path(cell[0]).name}, {cell[1]}, {cell[2]} per class: auto took {taken}, {regrets[-1]:+.1f} points "
+                f"behind {best}"
+            )
+    if regrets:
+        print(f"mean regret of auto: {statistics.mean(regrets):.2f} points over {len(regrets)} cells, goal at most 1")
+
+
+def group_by(results: list[dict[str, Any]], *names: str) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for result in results:
+        groups.setdefault(tuple(result[name] for name in names), []).append(result)
+    return groups
 
 
 def describe(results: list[dict[str, Any]]) -> str:

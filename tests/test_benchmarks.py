@@ -10,7 +10,7 @@ from pictures import make_folder
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks import transfer
+from benchmarks import frozen, memory, transfer
 from tl_core.images.duplicates import find_duplicates
 from tl_core.images.splits import divide
 from tl_core.settings import Settings
@@ -53,7 +53,50 @@ def test_it_goes_on_where_it_was_killed(
     assert table.count("| `frozen` |") == 1 and "photos" in table
 
 
+def test_the_regret_of_auto_is_its_distance_to_the_best_other(capsys: pytest.CaptureFixture[str]) -> None:
+    def result(strategy: str, per_class: str, accuracy: float, taken: str) -> dict[str, object]:
+        cell = {"data": "photos", "model": "m", "strategy": strategy, "per_class": per_class}
+        return {**cell, "accuracy": accuracy, "taken": taken}
+
+    few = [
+        result("frozen", "10", 0.5, "frozen"),
+        result("full", "10", 0.6, "full"),
+        result("auto", "10", 0.5, "frozen"),
+    ]
+    many = [result("frozen", "50", 0.8, "frozen"), result("scratch", "50", 0.99, "scratch")]
+    seeds = [result("auto", "50", accuracy, taken) for accuracy, taken in ((0.84, "full"), (0.80, "frozen"))]
+    transfer.print_regret([*few, *many, *seeds])
+    told = capsys.readouterr().out
+    assert "10 per class: auto took frozen, +10.0 points behind full" in told
+    assert "50 per class: auto took frozen, full, -2.0 points behind frozen" in told
+    assert "mean regret of auto: 4.00 points over 2 cells" in told
+    transfer.print_regret(many)
+    assert capsys.readouterr().out == ""
+
+
 def test_random_weights_are_a_backbone_too(tmp_path: Path) -> None:
     model = transfer.find_model(f"{transfer.RANDOM}tiny-resnet", 0, tmp_path / "random")
     assert (Path(model) / "model.safetensors").is_file()
     assert transfer.find_model("tiny-resnet", 0, tmp_path) == "tiny-resnet"
+
+
+def test_the_frozen_benchmark_says_how_far_each_goal_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(frozen, "PICTURE", (64, 48))
+    monkeypatch.setattr(sys, "argv", ["frozen", "--images", "60", "--models", "tiny", "--epochs", "0"])
+    monkeypatch.setenv("TL_HOME", str(tmp_path))  # put back afterwards, for the benchmark has homes of its own
+    frozen.main()
+    said = capsys.readouterr().out
+    for wanted in ("torch", "imports", "floor", "ratio", "second run", "ten more pictures", "by stage: opening"):
+        assert wanted in said
+    assert said.count("goal") == 3
+
+
+def test_the_memory_benchmark_compares_peaks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["memory", "--images", "40", "--size", "32"])
+    memory.main()
+    assert "40 images" in (said := capsys.readouterr().out)
+    assert "most against least 1.00, goal ≤ 1.2 (reached)" in said

@@ -34,7 +34,8 @@ def test_every_problem_is_reported_together() -> None:
     assert len(found) == 6
     assert any("--data is missing" in line for line in found)
     assert any(
-        "--strategy is 'frozn'; it must be one of frozen, last-blocks, full, lp-ft, scratch" in line for line in found
+        "--strategy is 'frozn'; it must be one of auto, frozen, last-blocks, full, lp-ft, scratch" in line
+        for line in found
     )
     assert any("--epochs is 'many'; it must be a whole number" in line for line in found)
     assert any("--seed is -1" in line and f"{MAX_SEED:,}" in line for line in found)

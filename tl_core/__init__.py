@@ -17,6 +17,7 @@ __all__ = [
     "pack",
     "predict",
     "preview",
+    "rank",
     "resume",
     "resume_in_background",
     "runs",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tl_core.catalogue import DEFAULT_MODEL
 from tl_core.config import TrainConfig
-from tl_core.errors import DataError, HubError
+from tl_core.errors import ConfigError, DataError, HubError
 from tl_core.files import existing_path
 from tl_core.images.collection import natural_key
 from tl_core.recorder import LogStream
@@ -29,11 +29,20 @@ if TYPE_CHECKING:
     from tl_core.images.report import Report
 
 
-def models() -> list[dict[str, Any]]:
-    """The catalogue: embedded backbones first, then curated ones on the Hub. Any other Hub id works as well."""
-    from tl_core.catalogue import list_backbones
+def models(*, measure: bool = False) -> list[dict[str, Any]]:
+    """The catalogue: embedded backbones first, then curated ones on the Hub. Any other Hub id works as well.
 
-    return [backbone.to_json() for backbone in list_backbones()]
+    `seconds_per_image` is what an embedded one takes for a picture on this machine, None for one that has not been
+    measured; with `measure` those are measured now, and remembered.
+    """
+    from tl_core.catalogue import list_backbones
+    from tl_core.ml.costs import cost_of
+
+    settings = read_settings()
+    return [
+        {**backbone.to_json(), "seconds_per_image": cost_of(backbone, settings, measure=measure)}
+        for backbone in list_backbones()
+    ]
 
 
 def check(
@@ -212,6 +221,50 @@ def preview(config: TrainConfig | Mapping[str, Any], *, ticker: Ticker | None = 
 
     quieten()
     return foresee(config, Named(source, collection, teacher), settings)
+
+
+def rank(
+    data: str,
+    *,
+    models: Sequence[str] | None = None,
+    images: int | None = None,
+    seed: int = TrainConfig.model_fields["seed"].default,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    ticker: Ticker | None = None,
+) -> dict[str, Any]:
+    """Which backbone suits `data`, before anything is trained: {backbones: [{id, score, score_ci, …}] best first,
+    failed: [{id, reason}], recommendation: {accuracy, speed: {id, reason}}, …}, as in `tl_core.ml.ranking`.
+
+    `models` are words as `train` takes them, None for `models_at_hand`; `images` is the most to look at, None for as
+    many as are worth their time. With the `seed` of a training its test images are left out. Raises DataError,
+    HubError, ConfigError, and where no model can be used what was wrong with them.
+    """
+    begun = time.perf_counter()
+    settings = read_settings()
+    if images is not None and images < 1:
+        raise ConfigError(f"--images is {images}; it must be at least 1, or left out")
+    from tl_core.ml.candidates import open_candidates, refuse_none
+
+    candidates = open_candidates(models, settings, _accept)
+    collection = open_data(data, settings, image_column=image_column, label_column=label_column, ticker=ticker)
+    from tl_core.ml.libraries import quieten
+    from tl_core.ml.ranking import rank_backbones
+    from tl_core.ml.recommendation import recommend
+
+    quieten()
+    ranking = rank_backbones(candidates.sources, collection, settings, images=images, seed=seed, ticker=ticker)
+    ranking = replace(ranking, failed={**candidates.failed, **ranking.failed})
+    refuse_none(ranking.backbones, ranking.failed)
+    seconds = round(time.perf_counter() - begun, 1)
+    return {"data": collection.source, **ranking.to_json(), "recommendation": recommend(ranking), "seconds": seconds}
+
+
+def models_at_hand() -> list[str]:
+    """The catalogue's ids that need no network: the embedded ones, and those that were fetched from the Hub before."""
+    from tl_core.ml.candidates import at_hand
+
+    return at_hand(read_settings())
 
 
 def warm(model: str = DEFAULT_MODEL) -> None:

@@ -23,6 +23,7 @@ from tl_core.terminal import (
     lines_of_evaluation,
     lines_of_models,
     lines_of_predictions,
+    lines_of_ranking,
     lines_of_runs,
     lines_of_training,
     spoken_place,
@@ -112,10 +113,10 @@ def cli() -> None:
 @cli.command()
 @_json_option
 def models(as_json: bool) -> None:
-    """List backbones to start from, embedded ones first."""
+    """List backbones to start from, embedded ones first, with what these cost for each image on this machine."""
     from tl_core import api
 
-    found = api.models()
+    found = api.models(measure=True)
     _answer(as_json, {"models": found}, lines_of_models(found))
 
 
@@ -135,6 +136,58 @@ def check(data: str, image_column: str | None, label_column: str | None, as_json
     with Progress() as progress:
         report = api.check(data, image_column=image_column, label_column=label_column, ticker=progress.show)
     _answer(as_json, report.to_json(), render(report))
+
+
+@cli.command()
+@click.argument("data")
+@click.option(
+    "--models",
+    metavar="MODEL,...",
+    help="Backbones to compare, as --model of `train` names them.  [default: the embedded ones, and those of the "
+    "catalogue that are on this disk]",
+)
+@click.option(
+    "--images", metavar="N", type=click.IntRange(min=1), help="Most images to look at.  [default: 60 a class, 1,000]"
+)
+@click.option(
+    "--seed",
+    metavar="N",
+    default=TrainConfig.model_fields["seed"].default,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Of the sample and the folds; the images that a training with this seed tests on are left out.",
+)
+@_column_options
+@_json_option
+def rank(
+    data: str,
+    models: str | None,
+    images: int | None,
+    seed: int,
+    image_column: str | None,
+    label_column: str | None,
+    as_json: bool,
+) -> None:
+    """Find the backbone that suits the images in DATA, before anything is trained.
+
+    Each looks at a sample of them once, frozen; heads on what it sees are judged by cross-validation.
+    """
+    from tl_core import api
+
+    words = None if models is None else [word.strip() for word in models.split(",") if word.strip()]
+    with Progress() as progress:
+        value = api.rank(
+            data,
+            models=words,
+            images=images,
+            seed=seed,
+            image_column=image_column,
+            label_column=label_column,
+            ticker=progress.show,
+        )
+    for entry in value["failed"]:
+        print(f"left out: {printable(entry['id'])}: {entry['reason']}", file=sys.stderr)
+    _answer(as_json, value, lines_of_ranking(value))
 
 
 @cli.command()

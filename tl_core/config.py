@@ -18,7 +18,7 @@ from tl_core.catalogue import DEFAULT_MODEL
 from tl_core.errors import ConfigError
 from tl_core.options import Option, describe_problem, flag, option, options_of
 
-Strategy = Literal["frozen", "last-blocks", "full", "lp-ft", "scratch"]
+Strategy = Literal["auto", "frozen", "last-blocks", "full", "lp-ft", "scratch"]
 MAX_SEED = 2**32 - 1  # numpy's and torch's common range
 
 
@@ -53,8 +53,9 @@ class TrainConfig(BaseModel):
     strategy: Strategy = option(
         "frozen",
         "Strategy",
-        "frozen: train the head alone, on features; last-blocks: the head and the blocks below it; full: everything, "
-        "gently; lp-ft: full, from a head fitted before; scratch: everything from random weights",
+        "auto: one of the next four, by looking at these images; frozen: train the head alone, on features; "
+        "last-blocks: the head and the blocks below it; full: everything, gently; lp-ft: full, from a "
+        "head fitted before; scratch: everything from random weights",
         "model",
     )
     unfreeze_blocks: int | None = option(
@@ -249,6 +250,14 @@ class TrainConfig(BaseModel):
                 problems.append("--mirror yes cannot be used with --augment none, which switches it off")
         return problems
 
+    def settled(self, strategy: str) -> "tuple[TrainConfig, list[str]]":
+        """The same configuration with a strategy that was chosen for it, and the options that have no meaning there."""
+        unused = [
+            name for name in self.changed() if strategy == "frozen" and name in (*_OF_STEPS, *_OF_TRAINED_BACKBONES)
+        ]
+        defaults = {name: type(self).model_fields[name].default for name in unused}
+        return self.model_copy(update={**defaults, "strategy": strategy}), unused
+
     @property
     def needs_weights(self) -> bool:
         """Whether the backbone's pretrained weights are used, or only its architecture."""
@@ -256,7 +265,7 @@ class TrainConfig(BaseModel):
 
     @property
     def trains_backbone(self) -> bool:
-        """Whether anything below the head is trained."""
+        """Whether anything below the head is trained; `auto` may."""
         return self.strategy != "frozen"
 
     def to_json(self) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from tl_core.errors import ConfigError
 DEFAULT_MAX_PIXELS = 100_000_000
 DEFAULT_MAX_FILES = 500_000
 DEFAULT_MAX_UNPACKED_BYTES = 20 * 1024**3
+# Of all backbones together: a million pictures through a backbone of 512 features, which takes hours to compute again.
+DEFAULT_FEATURES_BYTES = 2 * 1024**3
 # Below this many free bytes a run is not begun: checkpoints and the saved model would not fit.
 DEFAULT_MIN_FREE_BYTES = 200 * 1024**2
 # What a browser may send: one file (the zips of common datasets fit), and all that one draft may hold.
@@ -35,6 +37,7 @@ class Settings:
     max_pixels: int = DEFAULT_MAX_PIXELS
     max_files: int = DEFAULT_MAX_FILES
     max_unpacked_bytes: int = DEFAULT_MAX_UNPACKED_BYTES
+    features_bytes: int = DEFAULT_FEATURES_BYTES
     min_free_bytes: int = DEFAULT_MIN_FREE_BYTES
     workers: int = 1
     offline: bool = False
@@ -73,6 +76,7 @@ def read_settings() -> Settings:
         max_pixels=_whole_number("TL_MAX_PIXELS", DEFAULT_MAX_PIXELS),
         max_files=_whole_number("TL_MAX_FILES", DEFAULT_MAX_FILES),
         max_unpacked_bytes=_whole_number("TL_MAX_UNPACKED_BYTES", DEFAULT_MAX_UNPACKED_BYTES),
+        features_bytes=_whole_number("TL_FEATURES_BYTES", DEFAULT_FEATURES_BYTES),
         min_free_bytes=_whole_number("TL_MIN_FREE_BYTES", DEFAULT_MIN_FREE_BYTES),
         workers=_whole_number("TL_WORKERS", _usable_cores()),
         offline=os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"},

@@ -1,11 +1,13 @@
 """How answers and progress look on a terminal. Text only: plain values in, lines out; must not compute figures."""
 
+import shlex
 import sys
 import time
 from types import TracebackType
 from typing import Any
 
 from tl_core.errors import printable
+from tl_core.images.wording import spoken_pace
 
 BAR_INTERVAL = 0.2  # seconds between redraws on a terminal
 SHOWN_SCORE = 0.0005  # what would be written 0.0 % tells a person nothing
@@ -190,13 +192,52 @@ def lines_of_models(models: list[dict[str, Any]]) -> list[str]:
     width = max(len(model["id"]) for model in models)
     lines = []
     for model in models:
+        cost = "" if model["seconds_per_image"] is None else spoken_pace(model["seconds_per_image"])
         mark = " (default)" if model["default"] else " (embedded)" if model["embedded"] else ""
         lines.append(
             f"{model['id']:{width}}  {model['family']:12}  {model['parameters'] / 1e6:6.1f} M  "
-            f"{model['image_size']:4} px  {model['licence']}{mark}"
+            f"{model['image_size']:4} px  {cost:>7}  {model['licence']}{mark}"
         )
         lines.append(f"{'':{width}}  {model['summary']}")
     return lines
+
+
+def lines_of_ranking(value: dict[str, Any]) -> list[str]:
+    """A table, best first, then what may be concluded from it."""
+    headings = ("backbone", "accuracy", "95 % interval", "k-NN", "LogME", "an image", "parameters", "on disk", "sees")
+    rows = [headings, *map(_row_of_ranking, value["backbones"])]
+    first, *widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], widths, strict=True))])
+        for row in rows
+    ]
+    for place, row in enumerate(value["backbones"][1:], 2):
+        if not row["distinguishable"]:
+            lines[place] += "  not distinguishable from the first"
+    chosen = value["recommendation"]
+    return [
+        *lines,
+        "",
+        f"for accuracy: {printable(chosen['accuracy']['reason'])}",
+        f"for speed:    {printable(chosen['speed']['reason'])}",
+        *map(printable, value["notes"]),
+        "next:         python -m tl_core "
+        + shlex.join(["train", "--data", printable(value["data"]), "--model", printable(chosen["accuracy"]["id"])]),
+    ]
+
+
+def spoken_size(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB" if size >= 1e7 else f"{size / 1e6:.1f} MB"
+
+
+def _row_of_ranking(row: dict[str, Any]) -> tuple[str, ...]:
+    low, high = row["score_ci"]
+    height, width = row["input_size"]
+    return (
+        *(printable(row["id"]), f"{row['score']:.1%}", f"{low:.1%} to {high:.1%}", f"{row['neighbours']:.1%}"),
+        *(f"{row['logme']:.3f}", spoken_pace(row["seconds_per_image"]), f"{row['parameters'] / 1e6:.1f} M"),
+        *(spoken_size(row["size"]), f"{width} × {height} px"),
+    )
 
 
 def lines_of_runs(views: list[dict[str, Any]]) -> list[str]:

@@ -10,10 +10,10 @@ import logging
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError, features
@@ -48,8 +48,14 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = {_TURNS[tag] for tag in (5, 6, 7, 8)}
+# The turns that bring to the left what was at the right or below in the file, and the same to the top.
+_TO_THE_LEFT = {_TURNS[tag] for tag in (2, 3, 6, 7)}
+_TO_THE_TOP = {_TURNS[tag] for tag in (3, 4, 7, 8)}
+_REDUCIBLE = ("JPEG", "MPO")  # MPO is a JPEG with others after it, as some telephones write it
 # Pillow warns above this many pixels (its MAX_IMAGE_PIXELS); only then can decoding itself warn.
 _PILLOW_WARNS_ABOVE = 89_478_485
+Side = TypeVar("Side", int, float)
 _SNIFFED_BYTES = 1024
 _TWELVE_BITS = 4095
 _PIXELS_AT_ONCE = 1 << 20
@@ -59,17 +65,28 @@ _pillow_is_ours = threading.RLock()
 _NO_LOG = logging.NullHandler()
 
 
+Box = tuple[float, float, float, float]
+
+
 @dataclass(frozen=True)
 class Decoded:
     """`image` is upright RGB; `mode` is Pillow's name for how the file stores colours.
 
     `special` says why `PIL.Image.open`, `exif_transpose`, `convert("RGB")` would give other pixels ("" if they give the
-    same): "16-bit", DARK, "32-bit", "transparent", "unreadable EXIF".
+    same): "16-bit", DARK, "32-bit", "transparent", "unreadable EXIF". `size` is the upright (width, height) in the
+    file, which `image` has unless less was asked for; `covered` is the part of `image` that the picture takes (left,
+    top, right, bottom): all of it but where its last column or row would reach over the edge.
     """
 
     image: Image.Image
     mode: str
     special: str
+    size: tuple[int, int]
+    covered: Box
+
+
+# From the upright (width, height) of a picture, those at which it is enough to decode it.
+LeastSize = Callable[[int, int], tuple[int, int]]
 
 
 def open_upright(source: Path | BinaryIO, max_pixels: int) -> Image.Image:
@@ -80,12 +97,15 @@ def open_upright(source: Path | BinaryIO, max_pixels: int) -> Image.Image:
     return decode(source, max_pixels).image
 
 
-def decode(source: Path | BinaryIO, max_pixels: int) -> Decoded:
-    """As `open_upright`, with the mode found and whether a plain reading would differ."""
+def decode(source: Path | BinaryIO, max_pixels: int, least_size: LeastSize | None = None) -> Decoded:
+    """As `open_upright`, with the mode found and whether a plain reading would differ.
+
+    With `least_size`, a JPEG is decoded at a half, a quarter or an eighth of its size where that is no less.
+    """
     if isinstance(source, Path):
         try:
             with source.open("rb") as stream:
-                return decode(stream, max_pixels)
+                return decode(stream, max_pixels, least_size)
         except OSError as error:
             raise DataError(f"cannot be opened: {error.strerror or error}") from error
     try:
@@ -103,6 +123,10 @@ def decode(source: Path | BinaryIO, max_pixels: int) -> Decoded:
         width, height = image.size
         if width * height > max_pixels:
             raise _too_large(f"{width} × {height}", max_pixels)
+        covered = (float(width), float(height))
+        if least_size is not None and image.format in _REDUCIBLE:
+            with _pillow_kept_quiet(max_pixels):
+                covered = _reduce(image, least_size)
         try:
             large = width * height > _PILLOW_WARNS_ABOVE
             with _pillow_kept_quiet(max_pixels) if large else contextlib.nullcontext():
@@ -117,7 +141,11 @@ def decode(source: Path | BinaryIO, max_pixels: int) -> Decoded:
             rgb, special = _to_rgb(image)
         except (OSError, ValueError) as error:  # such as a palette that Pillow cannot use
             raise DataError(f"its colours ({image.mode}) cannot be read: {_said(error)}") from error
-        return Decoded(rgb.transpose(turn) if turn is not None else rgb, image.mode, special or complaint)
+        upright = rgb.transpose(turn) if turn is not None else rgb
+        size = _turned((width, height), turn)
+        return Decoded(
+            upright, image.mode, special or complaint, size, _box(upright.size, _turned(covered, turn), turn)
+        )
 
 
 @contextlib.contextmanager
@@ -140,6 +168,27 @@ def _turn(image: Image.Image) -> tuple[Image.Transpose | None, str]:
     except Exception:  # a broken EXIF block costs the orientation, not the picture; a plain reading fails on it
         return None, "unreadable EXIF"
     return _TURNS.get(orientation), ""
+
+
+def _turned(size: tuple[Side, Side], turn: Image.Transpose | None) -> tuple[Side, Side]:
+    return (size[1], size[0]) if turn in _SIDEWAYS else size
+
+
+def _box(size: tuple[int, int], covered: tuple[float, float], turn: Image.Transpose | None) -> Box:
+    """Where the covered part of an upright picture is: what reaches over the edge was right and below in the file."""
+    left = size[0] - covered[0] if turn in _TO_THE_LEFT else 0.0
+    top = size[1] - covered[1] if turn in _TO_THE_TOP else 0.0
+    return left, top, left + covered[0], top + covered[1]
+
+
+def _reduce(image: Image.Image, least_size: LeastSize) -> tuple[float, float]:
+    """Let Pillow decode less of a JPEG that is not decoded yet; (width, height) that its pixels cover, as stored."""
+    width, height = image.size
+    if image.mode not in ("RGB", "L"):
+        return width, height
+    turn, _ = _turn(image)
+    drafted = image.draft(None, _turned(least_size(*_turned(image.size, turn)), turn))
+    return (drafted[1][2], drafted[1][3]) if drafted is not None else (width, height)
 
 
 def _to_rgb(image: Image.Image) -> tuple[Image.Image, str]:

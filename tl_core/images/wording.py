@@ -34,6 +34,13 @@ def count(number: int, one: str, many: str) -> str:
     return f"{number:,} {one if number == 1 else many}"
 
 
+def spoken_pace(seconds: float) -> str:
+    """Seconds for one picture, or for anything else that is done many times."""
+    if seconds >= 1:
+        return f"{seconds:.1f} s"
+    return f"{1000 * seconds:.0f} ms" if seconds >= 0.01 else f"{1000 * seconds:.1f} ms"
+
+
 def printable(line: str) -> str:
     """`line` without what moves the cursor or turns the direction of writing; letters of every language stay."""
     return "".join(

@@ -2,13 +2,14 @@
 
 The key names everything else a vector depends on (backbone weights, preprocessing); whoever opens a store makes it.
 SQLite in write-ahead mode gives what is needed: a batch is there whole or not at all, whenever the process is killed,
-and several processes may read and write at once. Must not know: backbones, images.
+and several processes may read and write at once. The day each vector was last asked for is kept, so that those that
+nobody asks for any more can make room. Must not know: backbones, images.
 """
 
 import sqlite3
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_core.errors import JobError
+from tl_core.ml.eviction import make_room
 
 Vectors = NDArray[np.float32]
 
@@ -24,6 +26,9 @@ BUSY_SECONDS = 60  # how long to wait while another process writes its batch
 RETRY_SECONDS = 0.05
 QUERY_DIGESTS = 500  # digests asked for at a time; SQLite allows some thousands
 STORED = np.dtype("<f4")
+PAGE_BYTES = 16_384  # of SQLite's usual 4,096 a vector of 512 numbers would fill half and waste the rest
+# The use of a vector is written down once a day: a row written for each one read would cost as much as reading it.
+DAY_SECONDS = 86_400
 
 BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
 
@@ -31,11 +36,15 @@ BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
 class FeatureStore:
     """The vectors of one key, all of one length. Use as a context manager, from one thread."""
 
-    def __init__(self, folder: Path, key: str, warn: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, key: str, warn: Callable[[str], None], limit: int | None = None) -> None:
         """Open `folder`/`key`.sqlite, made where it is missing; `warn` hears, in a sentence, of a file set aside.
 
-        Raises JobError when the folder cannot be written.
+        `limit` is how many bytes all stores in `folder` may take together: when one that grew is closed, vectors that
+        were used least recently make room, whichever key they are of. Raises JobError when the folder cannot be
+        written.
         """
+        self._limit = limit
+        self._grew = False
         self.path = folder / f"{key}.sqlite"
         self._warn = warn
         try:
@@ -56,6 +65,8 @@ class FeatureStore:
 
     def close(self) -> None:
         self._connection.close()
+        if self._grew and self._limit is not None:
+            make_room(self.path.parent, self._limit)
 
     def get_many(self, digests: Sequence[str]) -> tuple[Vectors, list[str]]:
         """Vectors (N, D) in the order of `digests`, and the digests that are not stored: their rows are 0.
@@ -63,17 +74,10 @@ class FeatureStore:
         Where none is stored, D is 0. Each missing digest is named once.
         """
         try:
-            with self._errors_in_words():
-                found = dict(self._read(digests))
+            return self._find(digests)
         except _BrokenFileError:
             self._begin_again()
-            found = {}
-        width = len(next(iter(found.values()))) if found else 0
-        vectors = np.zeros((len(digests), width), dtype=np.float32)
-        for place, digest in enumerate(digests):
-            if digest in found:
-                vectors[place] = found[digest]
-        return vectors, [digest for digest in dict.fromkeys(digests) if digest not in found]
+            return self._find(digests)
 
     def put_many(self, digests: Sequence[str], vectors: Vectors) -> None:
         """Store `vectors` (N, D), all of them or, if the process dies, none. What is already stored stays."""
@@ -85,19 +89,45 @@ class FeatureStore:
             self._begin_again()
             self._write(rows)
 
-    def _read(self, digests: Sequence[str]) -> Iterator[tuple[str, Vectors]]:
+    def _find(self, digests: Sequence[str]) -> tuple[Vectors, list[str]]:
+        places: dict[str, list[int]] = {}
+        for place, digest in enumerate(digests):
+            places.setdefault(digest, []).append(place)
+        vectors = np.zeros((len(digests), 0), dtype=np.float32)
+        unused = []
+        with self._errors_in_words():
+            for digest, vector, day in self._read(list(places)):
+                if vectors.shape[1] == 0:
+                    vectors = np.zeros((len(digests), len(vector)), dtype=np.float32)
+                vectors[places.pop(digest)] = vector
+                if day < _today():
+                    unused.append(digest)
+            if unused:
+                self._remember_use(unused)
+        return vectors, list(places)
+
+    def _remember_use(self, digests: Sequence[str]) -> None:
+        with self._connection:
+            self._connection.executemany("UPDATE uses SET day = ? WHERE digest = ?", [(_today(), d) for d in digests])
+
+    def _read(self, digests: Sequence[str]) -> Iterator[tuple[str, Vectors, int]]:
         for start in range(0, len(digests), QUERY_DIGESTS):
             asked = digests[start : start + QUERY_DIGESTS]
             marks = ",".join("?" * len(asked))
-            query = f"SELECT digest, vector, checksum FROM features WHERE digest IN ({marks})"
-            for digest, blob, checksum in self._connection.execute(query, asked):
+            query = (
+                f"SELECT digest, vector, checksum, day FROM features JOIN uses USING (digest) WHERE digest IN ({marks})"
+            )
+            for digest, blob, checksum, day in self._connection.execute(query, asked):
                 if zlib.crc32(blob) != checksum:  # SQLite does not notice damage inside a value
                     raise _BrokenFileError
-                yield digest, np.frombuffer(blob, dtype=STORED)
+                yield digest, np.frombuffer(blob, dtype=STORED), day
 
-    def _write(self, rows: Iterable[tuple[str, bytes, int]]) -> None:
+    def _write(self, rows: Sequence[tuple[str, bytes, int]]) -> None:
+        used = [(digest, _today()) for digest, _, _ in rows]
         with self._errors_in_words(), self._connection:
             self._connection.executemany("INSERT OR IGNORE INTO features VALUES (?, ?, ?)", rows)
+            self._connection.executemany("INSERT OR REPLACE INTO uses VALUES (?, ?)", used)
+        self._grew = True
 
     def _open(self) -> None:
         try:
@@ -111,6 +141,9 @@ class FeatureStore:
             self._connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS)
             self._file_number = self.path.stat().st_ino
             try:
+                # Both only of effect on a new file. What is deleted can be given back to the disk.
+                self._connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+                self._connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 self._write_ahead()
                 self._connection.execute(
                     "PRAGMA synchronous = NORMAL"
@@ -119,6 +152,9 @@ class FeatureStore:
                     self._connection.execute(
                         "CREATE TABLE IF NOT EXISTS features"
                         " (digest TEXT PRIMARY KEY, vector BLOB NOT NULL, checksum INTEGER NOT NULL)"
+                    )
+                    self._connection.execute(
+                        "CREATE TABLE IF NOT EXISTS uses (digest TEXT PRIMARY KEY, day INTEGER NOT NULL) WITHOUT ROWID"
                     )
             except sqlite3.Error:
                 self._connection.close()
@@ -182,6 +218,10 @@ class FeatureStore:
 
 class _BrokenFileError(Exception):
     """The file is no database any more, or holds a vector that is not what was written."""
+
+
+def _today() -> int:
+    return int(time.time() // DAY_SECONDS)
 
 
 def _kind(error: sqlite3.Error) -> int:

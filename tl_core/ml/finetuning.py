@@ -325,7 +325,7 @@ def ask_about_mirror(
     """Whether mirror images of the pictures that are not tested keep their class, as `backbone` sees them."""
     indices = [*division.train, *division.validation]
     pictures = [collection.pictures[i] for i in indices]
-    precision = choose_precision(config, backbone, len(pictures))
+    precision = choose_precision(config, backbone, len(pictures), settings)
     groups = [alike[i] for i in indices]
     return measure_mirror(backbone, pictures, groups, precision, config.seed, settings, recorder)
 

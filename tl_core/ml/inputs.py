@@ -3,7 +3,7 @@
 Must not know strategies beyond what they ask of pictures and backbones, nor runs.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tl_core.config import TrainConfig
 from tl_core.errors import DataError
@@ -44,24 +44,39 @@ def make_inputs(
     """
     if config.precision != "auto":
         checked_precision(config.precision, current_device())
-    backbone = load_backbone(
-        source,
-        collection.classes,
-        image_size=config.image_size,
-        pretrained=config.needs_weights,
-        seed=config.seed,
-        regularisation=(config.drop_path, config.dropout) if config.trains_backbone else None,
-    )
-    if config.strategy in ("frozen", "lp-ft"):
-        linear_head(backbone)  # a classifier that cannot be fitted is refused now
+    backbone = _load(config, source, collection)
     taught_by = load_teacher(teacher, backbone, config.teacher_weight) if teacher is not None else None
     duplicates = find_duplicates(collection.pictures)
-    division = divide(
-        collection, duplicates.groups, config.seed, folds_allowed=not config.trains_backbone and not config.control
-    )
+    division = _divide(config, collection, duplicates)
     if not division.test:
         raise DataError(
             f"no class of {collection.source} has a second image, so that nothing is left to test on; "
             "add images, at least two for some classes and better twenty for each"
         )
     return Inputs(source, collection, duplicates, division, backbone, taught_by, seconds)
+
+
+def settle_inputs(inputs: Inputs, config: TrainConfig) -> Inputs:
+    """The same inputs for a configuration whose strategy has been chosen since. Raises ModelError."""
+    division = _divide(config, inputs.collection, inputs.duplicates)
+    return replace(inputs, backbone=_load(config, inputs.source, inputs.collection), division=division)
+
+
+def _load(config: TrainConfig, source: ModelSource, collection: Collection) -> Backbone:
+    trains = config.trains_backbone and config.strategy != "auto"
+    backbone = load_backbone(
+        source,
+        collection.classes,
+        image_size=config.image_size,
+        pretrained=config.needs_weights,
+        seed=config.seed,
+        regularisation=(config.drop_path, config.dropout) if trains else None,
+    )
+    if config.strategy in ("auto", "frozen", "lp-ft"):
+        linear_head(backbone)  # a classifier that cannot be fitted is refused now
+    return backbone
+
+
+def _divide(config: TrainConfig, collection: Collection, duplicates: Duplicates) -> Division:
+    trains = config.trains_backbone and config.strategy != "auto"
+    return divide(collection, duplicates.groups, config.seed, folds_allowed=not trains and not config.control)

@@ -17,13 +17,14 @@ from tl_core.errors import ConfigError
 from tl_core.ml.attention import has_choice, use_attention
 from tl_core.ml.rehearsal import Rehearsal
 
+MEASURED = "measured: "  # how the reason begins of what was chosen by measuring
 # A gain below this is within the noise of a busy machine, worth neither fewer bits nor figures that change with it.
 WORTHWHILE = 1.15
 # No step is begun after this; slow models are measured on fewer pictures for it.
 MEASURING_SECONDS = 20.0
 # Features that take less than this in fp32 are not worth measuring for, nor fewer bits for.
 LONG_FORWARD_SECONDS = 20.0
-MEASURING_SHARE = 0.1  # of the time that the features would take in fp32
+MEASURING_SHARE = 0.03  # of the time that the features would take in fp32; fewer bits take a third of that
 # Networks with fewer convolutions (a patch embedding, say) gain nothing from the channels-last layout.
 MIN_CONVOLUTIONS = 5
 # torch 2.15 on a CPU with AVX-512 writes outside its memory and aborts in the backward pass of 1 × 1 convolutions with
@@ -170,14 +171,14 @@ def choose_fastest(timed: dict[Precision, float], what: str) -> Precision:
         if timed[best] / timed[fastest] >= WORTHWHILE:
             best = fastest
     if best != plain:
-        reason = f"measured: {what} {timed[plain] / timed[best]:.1f} × as fast as in plain fp32 here"
+        reason = f"{MEASURED}{what} {timed[plain] / timed[best]:.1f} × as fast as in plain fp32 here"
         return dataclasses.replace(best, reason=reason)
     others = [format_ for format_ in timed if format_ != plain]
     if not others:
         return dataclasses.replace(plain, reason="one step is too slow here to measure anything else")
     runner_up = min(others, key=timed.__getitem__)
     gain = timed[plain] / timed[runner_up]
-    return dataclasses.replace(plain, reason=f"measured: {runner_up.label} is {gain:.1f} × as fast, which does not pay")
+    return dataclasses.replace(plain, reason=f"{MEASURED}{runner_up.label} is {gain:.1f} × as fast, which does not pay")
 
 
 def _known_precision(

@@ -14,15 +14,16 @@ from tl_core.images.collection import Picture
 from tl_core.images.splits import Division
 from tl_core.images.wording import count
 from tl_core.ml.augmentation import Augmentation
-from tl_core.ml.backbone import Backbone, find_head, fingerprint
+from tl_core.ml.backbone import Backbone, find_head
 from tl_core.ml.control import MIN_SECONDS
-from tl_core.ml.evaluation import PARITY_IMAGES
+from tl_core.ml.evaluation import parity_images
 from tl_core.ml.feature_store import FeatureStore
+from tl_core.ml.frozen import features_key
 from tl_core.ml.groups import LayerGroup, layer_groups, train_only
 from tl_core.ml.head_fitting import FOLDS
 from tl_core.ml.head_training import DEFAULT_BATCH_SIZE, DEFAULT_LEARNING_RATE, DEFAULT_STEPS, DEFAULT_WEIGHT_DECAY
 from tl_core.ml.heads import STRENGTHS
-from tl_core.ml.inputs import Inputs, make_inputs
+from tl_core.ml.inputs import Inputs, make_inputs, settle_inputs
 from tl_core.ml.machine import current_device
 from tl_core.ml.mirror import MAX_IMAGES
 from tl_core.ml.plan import PATIENT_SHARE, Circumstances, Figure, Plan, derived_figures, make_plan
@@ -68,15 +69,7 @@ def preview(config: TrainConfig, named: Named, settings: Settings) -> dict[str, 
     """
     inputs = make_inputs(config, *named)
     backbone, division = inputs.backbone, inputs.division
-    backbone.model.to(current_device())
-    groups = _groups(backbone, config)
-    if config.trains_backbone:
-        plan = _plan(config, inputs, groups)
-        trained = choose_trained(config.strategy, groups, plan.unfreeze_blocks)
-        forecast = _forecast_training(config, inputs, plan, groups, trained, settings)
-    else:
-        trained = choose_trained(config.strategy, groups)
-        forecast = _forecast_frozen(config, inputs, settings)
+    groups, trained, forecast = _foresee(config, inputs, settings)
     learning = sum(_size(group) for group in trained) if groups else backbone.parameters
     return {
         "groups": [{"name": group.name, "parameters": _size(group), "trained": group in trained} for group in groups],
@@ -95,6 +88,41 @@ def preview(config: TrainConfig, named: Named, settings: Settings) -> dict[str, 
             "folds": division.uses_folds,
         },
     }
+
+
+def forecast_seconds(config: TrainConfig, inputs: Inputs, settings: Settings) -> float:
+    """About how long `train` takes with these inputs, from the start of a process of its own to its report."""
+    return _foresee(config, inputs, settings)[-1].seconds
+
+
+def _foresee(
+    config: TrainConfig, inputs: Inputs, settings: Settings
+) -> tuple[list[LayerGroup], list[LayerGroup], Forecast]:
+    """The backbone's layer groups, those that train, and the rest of what is foreseen."""
+    if config.strategy == "auto":
+        return _foresee_choice(config, inputs, settings)
+    inputs.backbone.model.to(current_device())
+    groups = _groups(inputs.backbone, config)
+    if config.trains_backbone:
+        plan = _plan(config, inputs, groups)
+        trained = choose_trained(config.strategy, groups, plan.unfreeze_blocks)
+        return groups, trained, _forecast_training(config, inputs, plan, groups, trained, settings)
+    return groups, choose_trained(config.strategy, groups), _forecast_frozen(config, inputs, settings)
+
+
+def _foresee_choice(
+    config: TrainConfig, inputs: Inputs, settings: Settings
+) -> tuple[list[LayerGroup], list[LayerGroup], Forecast]:
+    """Between the quickest and the longest that may be chosen; the head trains in any case."""
+    ways = [config.settled(strategy)[0] for strategy in ("frozen", "lp-ft")]
+    (groups, trained, least), (*_, most) = [_foresee(way, settle_inputs(inputs, way), settings) for way in ways]
+    seconds = (
+        most.seconds + least.seconds - STARTING_SECONDS
+    )  # of the features that the choice looks at, both need some
+    how = "how well frozen features tell these images apart, and the time, decide when the run begins"
+    reason = f"if all of it is trained; about {_spoken_seconds(least.seconds)} if frozen features are enough"
+    figure = Figure("", "Strategy", None, "frozen, last-blocks, full or lp-ft", how)
+    return groups, trained, Forecast([figure], seconds, max(0.0, seconds - least.seconds), reason)
 
 
 def _groups(backbone: Backbone, config: TrainConfig) -> list[LayerGroup]:
@@ -137,7 +165,7 @@ def _forecast_frozen(config: TrainConfig, inputs: Inputs, settings: Settings) ->
     fitting = _seconds_of_fit(inputs, len(division.train), FOLDS**2 if division.uses_folds else 1)
     if config.head_solver == "trainer":
         fitting = _head_steps(config, len(division.train)) * HEAD_STEP_SECONDS * (FOLDS if division.uses_folds else 2)
-    tested = min(PARITY_IMAGES, len(pictures) if division.uses_folds else len(division.test))
+    tested = min(parity_images(backbone.processor), len(pictures) if division.uses_folds else len(division.test))
     work = missing * each + fitting
     seconds = STARTING_SECONDS + work + SAVING_SECONDS + 2 * tested * (reading.asked + speed.forward)
     if config.control:
@@ -184,7 +212,7 @@ def _forecast_training(
         before += _seconds_of_fit(inputs, asked, 2)  # of its folds only the first compares strengths
     if config.strategy == "lp-ft":
         before += 2 * train * (reading.varied + speed.forward) + look + _seconds_of_fit(inputs, train, 1)
-    testing = (test + 2 * min(PARITY_IMAGES, test)) * (reading.asked + speed.forward)
+    testing = (test + 2 * min(parity_images(backbone.processor), test)) * (reading.asked + speed.forward)
     seconds = STARTING_SECONDS + before + training + SAVING_SECONDS + testing
     if config.control:
         seconds += max(MIN_SECONDS, training) + testing
@@ -240,7 +268,7 @@ def _precision_figure(speed: Speed) -> Figure:
 
 def _missing(backbone: Backbone, pictures: Sequence[Picture], precision: Precision, settings: Settings) -> int:
     """How many different pictures have no stored features."""
-    key = f"{fingerprint(backbone)}-{precision.dtype}"
+    key = features_key(backbone, precision)
     digests = list({picture.digest for picture in pictures})
     if not (settings.features_dir / f"{key}.sqlite").exists():
         return len(digests)

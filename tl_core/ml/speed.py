@@ -17,7 +17,7 @@ from torch import nn
 from tl_core.config import TrainConfig
 from tl_core.images.collection import Picture
 from tl_core.ml.augmentation import Augmentation
-from tl_core.ml.backbone import Backbone
+from tl_core.ml.backbone import Backbone, load_backbone
 from tl_core.ml.data import Collator, read_picture
 from tl_core.ml.distillation import Teacher
 from tl_core.ml.machine import current_device
@@ -29,6 +29,7 @@ from tl_core.ml.preprocessing import preprocess
 from tl_core.ml.strategies import hold_frozen
 from tl_core.ml.transforms import Normalisation, TrainTransform
 from tl_core.settings import Settings
+from tl_core.sources import ModelSource
 
 SAMPLED_PICTURES = 12  # of the person's, spread over all
 _FEW, _BATCH = 2, 16  # batch norm cannot take statistics of one
@@ -90,6 +91,13 @@ def backbone_speed(
                 _speeds[key] = _measure_training(config, backbone, batch_size)
                 handle.remove()
         return _speeds[key]
+
+
+def forward_seconds(source: ModelSource) -> float:
+    """What a picture of its own size costs a backbone, in a batch, without reading it. Raises ModelError."""
+    backbone = load_backbone(source, ["a", "b"])
+    backbone.model.to(current_device())
+    return backbone_speed(TrainConfig.parse({"data": "?"}), backbone).forward
 
 
 def teacher_speed(teacher: Teacher, size: tuple[int, int], precision: Precision, batch_size: int) -> float:

@@ -6,9 +6,9 @@ Must not know which are there, what they cost on these images, nor how they are 
 from dataclasses import dataclass
 from typing import Literal
 
-# What happens to a part of the network: kept as it is, taught, taught in small steps, taught in smaller ones the
-# further it lies from the answer, or begun anew.
-Lot = Literal["frozen", "learns", "gently", "anew"]
+# What happens to a part of the network: kept as it is, taught, taught in small steps, begun anew, or one of the first
+# three, which is decided when the run begins.
+Lot = Literal["frozen", "learns", "gently", "anew", "decided"]
 PARTS = ("edges and colours", "textures", "shapes and things", "the answer: your classes")
 
 
@@ -23,8 +23,16 @@ class Way:
 
 
 # The ways shown first, in this order; the others are behind "another way".
-FIRST = ("frozen", "lp-ft", "full")
+FIRST = ("auto", "frozen", "lp-ft", "full")
 WAYS: dict[str, Way] = {
+    "auto": Way(
+        "Whichever suits these images",
+        "First the backbone looks at some of your pictures as it is, and heads on what it says are tried on pictures "
+        "that they have not seen. What is told apart well already is not trained further: feature extraction. What is "
+        "not is fine-tuned, as far as the time allows.",
+        "Take it when you do not know; the run says what it chose and why.",
+        ("decided", "decided", "decided", "learns"),
+    ),
     "frozen": Way(
         "Feature extraction: teach only a new last layer",
         "The backbone is frozen: it turns each picture into numbers that describe it, its features, just as it learned "

@@ -7,8 +7,20 @@ from collections.abc import Sequence
 
 from tl_core.ui.markup import text
 
-_SPOKEN = {"frozen": "frozen", "learns": "learns", "gently": "learns in small steps", "anew": "learns from nothing"}
-_STYLES = {"frozen": "tl-frozen", "learns": "tl-trained", "gently": "tl-gently", "anew": "tl-trained"}
+_SPOKEN = {
+    "frozen": "frozen",
+    "learns": "learns",
+    "gently": "learns in small steps",
+    "anew": "learns from nothing",
+    "decided": "learns if that helps",
+}
+_STYLES = {
+    "frozen": "tl-frozen",
+    "learns": "tl-trained",
+    "gently": "tl-gently",
+    "anew": "tl-trained",
+    "decided": "tl-frozen",
+}
 
 
 def sketch(parts: Sequence[str], lots: Sequence[str]) -> str:

@@ -103,6 +103,9 @@ def settings_rows(report: dict[str, Any]) -> list[tuple[str, str, str]]:
     training = report["training"]
     labels = {option.name: option.label for option in options()}
     reasons = training.get("reasons") or {}
+    choice, teacher = report.get("choice"), report.get("teacher")
+    chosen = [("Strategy", report["strategy"], choice["reason"])] if choice else []
+    taught = [("Teacher", teacher["id"], f"its answers were {teacher['weight']:.0%} of the loss")] if teacher else []
     rows = [
         (labels.get(name, name.replace("_", " ").capitalize()), _spoken(value), reasons.get(name, ""))
         for name, value in training.items()
@@ -115,7 +118,8 @@ def settings_rows(report: dict[str, Any]) -> list[tuple[str, str, str]]:
     tried = training.get("head_scores")
     if tried:
         rows.append(("Head strengths tried", f"{len(tried)}", "the one that predicted unseen pictures best was taken"))
-    return [*rows, ("Precision", report["precision"], report["precision_reason"]), ("Seed", str(report["seed"]), "")]
+    machine = [("Precision", report["precision"], report["precision_reason"]), ("Seed", str(report["seed"]), "")]
+    return [*chosen, *taught, *rows, *machine]
 
 
 def _figures(report: dict[str, Any]) -> list[tuple[str, str]]:

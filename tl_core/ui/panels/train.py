@@ -25,6 +25,7 @@ from tl_core.ui.form import control_for
 from tl_core.ui.found import can_be_trained
 from tl_core.ui.markup import hint, layers, notice, notice_of_error, paragraph
 from tl_core.ui.panels import options as more_options
+from tl_core.ui.panels import rank
 from tl_core.ui.session import Session
 from tl_core.ui.sketch import sketch
 from tl_core.ui.slot import slot
@@ -54,6 +55,7 @@ class TrainPanel:
     images: gr.HTML
     model: gr.Dropdown
     about: gr.HTML
+    suiting: rank.RankPanel
     way: gr.Radio
     other: gr.Radio
     explanation: gr.HTML
@@ -121,6 +123,7 @@ def _build_main() -> dict[str, Any]:
             elem_id="train-model",
         ),
         "about": slot(about_model(catalogue.DEFAULT_MODEL)),
+        "suiting": rank.build(),
         "way": gr.Radio(
             [*first, (ANOTHER, _OTHER)], value=DEFAULT_WAY, label="How", elem_id="train-way", elem_classes="tl-column"
         ),
@@ -221,6 +224,7 @@ def bind(panel: TrainPanel, session: Session, *opened: Any) -> None:
 
     # First, for a handler of the page that is called the same would take the name.
     offer_trainings()
+    rank.bind(panel.suiting, session, panel.model)
     view = partial(listen, notice=panel.notice, kind="view")
     images = [session.ready.change, session.draft.change]
     changes = {control: control.change for control in panel.form}

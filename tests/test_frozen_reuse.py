@@ -1,0 +1,96 @@
+"""What a frozen run need not do again: features, and the number format, of an earlier run are taken from the home."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from models import save_resnet
+from pictures import make_folder, picture
+
+from tl_core import api
+from tl_core.config import TrainConfig
+from tl_core.ml import frozen
+from tl_core.ml.backbone import load_backbone
+from tl_core.ml.precision import MEASURED, PLAIN, Precision
+from tl_core.settings import Settings
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pictures went through the backbone, batch by batch."""
+    batches: list[int] = []
+    encode = frozen.encode_batch
+
+    def count(model, head, pixels, precision):
+        batches.append(len(pixels))
+        return encode(model, head, pixels, precision)
+
+    monkeypatch.setattr(frozen, "encode_batch", count)
+    return batches
+
+
+def test_only_new_pictures_pass_through_the_backbone(tmp_path: Path, encoded: list[int]) -> None:
+    photos = make_folder(tmp_path / "photos", {"a": 40, "b": 40})
+    model = str(save_resnet(tmp_path / "model", classes=2).path)
+    api.train(data=str(photos), model=model)
+    assert sum(encoded) == 80
+    encoded.clear()
+    api.train(data=str(photos), model=model)
+    api.train(data=str(photos), model=model, seed=7)  # another split
+    api.train(data=str(photos), model=model, class_weights="balanced", head_solver="trainer", max_steps=5)
+    (photos / "b").rename(photos / "another name")
+    api.train(data=str(photos), model=model)
+    third = photos / "c"  # another class, of pictures that were known
+    third.mkdir()
+    for file in sorted((photos / "a").iterdir())[:20]:
+        file.rename(third / file.name)
+    api.train(data=str(photos), model=model)
+    assert encoded == []
+    for number in range(10):
+        picture(0.9, 9_000 + number).save(photos / "a" / f"new {number}.png")
+    api.train(data=str(photos), model=model)
+    assert sum(encoded) == 10
+
+
+def test_other_weights_and_another_size_are_computed_anew(tmp_path: Path, encoded: list[int]) -> None:
+    photos = str(make_folder(tmp_path / "photos", {"a": 20, "b": 20}))
+    api.train(data=photos, model=str(save_resnet(tmp_path / "one", classes=2).path))
+    api.train(data=photos, model=str(save_resnet(tmp_path / "two", classes=2, seed=1).path))
+    api.train(data=photos, model=str(tmp_path / "two"), image_size=48)
+    assert sum(encoded) == 3 * 40
+
+
+def test_a_measured_number_format_is_remembered_for_this_backbone(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TrainConfig.parse({"data": "x"})
+    backbone = load_backbone(save_resnet(tmp_path / "one"), list("abc"))
+    other = load_backbone(save_resnet(tmp_path / "two", seed=1), list("abc"))
+    measured = Precision("bf16", True, MEASURED + "twice as fast")
+    monkeypatch.setattr(frozen, "choose_forward_precision", lambda *_: measured)
+    assert frozen.choose_precision(config, backbone, 9, settings) == measured
+    monkeypatch.setattr(frozen, "choose_forward_precision", lambda *_: PLAIN)
+    assert frozen.choose_precision(config, backbone, 9, settings) == measured
+    assert frozen.choose_precision(config, other, 9, settings) == PLAIN
+    assert frozen.choose_precision(config, other, 9, settings) == PLAIN  # too little to measure: not remembered
+    assert (
+        frozen.choose_precision(TrainConfig.parse({"data": "x", "precision": "fp32"}), backbone, 9, settings) == PLAIN
+    )
+    (remembered,) = settings.cache_dir.glob("precision-*.json")
+    remembered.write_text("{damaged", encoding="utf-8")
+    assert frozen.choose_precision(config, backbone, 9, settings) == PLAIN
+    remembered.write_text(json.dumps({"dtype": "bf16"}), encoding="utf-8")
+    assert frozen.choose_precision(config, backbone, 9, settings) == PLAIN
+
+
+def test_a_model_is_asked_itself_about_close_calls_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features that are a little off change no figure that the saved model would not change too."""
+    photos = make_folder(tmp_path / "photos", {"a": 110, "b": 110})
+    model = str(save_resnet(tmp_path / "model", classes=2).path)
+    encode = frozen.encode_batch
+    monkeypatch.setattr(frozen, "encode_batch", lambda *given: 1.01 * encode(*given))
+    report = api.train(data=str(photos), model=model)
+    saved = api.evaluate(report["run_id"], str(photos))["metrics"]
+    assert report["parity"]["features_max_abs_diff"] < 0.1
+    assert np.isclose(report["metrics"]["accuracy"], saved["accuracy"])
