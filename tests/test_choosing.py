@@ -10,12 +10,15 @@ from pictures import make_folder
 from PIL import Image
 
 import tl_core
-from tl_core.errors import ConfigError
+from tl_core.config import TrainConfig
+from tl_core.errors import ConfigError, JobError
 from tl_core.files import read_json, write_json
-from tl_core.ml.choosing import CHOICE, LEAST_SHARE, USUAL_MINUTES, Choice, decide
+from tl_core.ml.choosing import LEAST_SHARE, USUAL_MINUTES, Choice, decide
+from tl_core.ml.inputs import make_inputs, settle_inputs
 from tl_core.ml.metrics import wilson_interval
 from tl_core.runs import Run, find_run
 from tl_core.settings import read_settings
+from tl_core.sources import open_configured
 
 
 def seen(right: int, judged: int = 100) -> tuple[float, tuple[float, float]]:
@@ -30,7 +33,7 @@ def takes(**seconds: float) -> Callable[[str], float]:
 @pytest.mark.parametrize(
     ("right", "per_class", "minutes", "taught", "seconds", "strategy", "words"),
     [
-        (96, 100, None, False, takes(), "frozen", "hardly gain a point"),
+        (96, 100, None, False, takes(), "frozen", "not expected to gain much"),
         (92, 100, None, False, takes(lp_ft=60), "lp-ft", "mends what the features do not tell apart"),
         (92, 10, None, False, takes(), "frozen", "10 training images per class"),
         (70, 10, None, False, takes(lp_ft=60), "lp-ft", "70.0% right"),
@@ -64,11 +67,14 @@ def test_the_limits_of_the_cases_above_are_those_in_use() -> None:
 
 def test_what_frozen_features_tell_apart_is_not_trained_further(tmp_path: Path) -> None:
     data = make_folder(tmp_path / "colours", {"red": 30, "cyan": 30})
-    report = tl_core.train(data=str(data), strategy="auto", learning_rate=0.01)
+    report = tl_core.train(data=str(data), strategy="auto", learning_rate=0.01, minutes=5)
     assert report["strategy"] == "frozen" and report["metrics"]["method"] == "k-fold"
     assert report["choice"]["accuracy"] >= 0.95
     assert report["choice"]["reason"] in log_of(report)
-    assert "not used, since frozen has no use for it: learning_rate" in log_of(report)
+    assert any("too few images to keep some from the choice" in warning for warning in report["warnings"])
+    card = (Path(report["model_dir"]) / "README.md").read_text(encoding="utf-8")
+    assert "every choice but that of the strategy" in card
+    assert "not used, since frozen has no use for it: learning_rate\n" in log_of(report)
     assert "--strategy frozen" not in report["command"]  # the default
     assert "auto" not in report["command"] and "--learning-rate" not in report["command"]
 
@@ -79,8 +85,8 @@ def test_what_they_do_not_is_trained_and_the_run_stays_with_it(tmp_path: Path, m
     assert report["strategy"] == "full" and report["metrics"]["method"] == "held-out"
     assert report["training"]["steps_done"] == 2
     run = find_run(report["run_id"], read_settings())
-    assert Choice(**read_json(run.dir / CHOICE) or {}).strategy == "full"
-    assert run.config().strategy == "auto"
+    assert Choice(**read_json(run.choice_path) or {}).strategy == "full"
+    assert run.config().strategy == "auto" and run.view().strategy == "full"
     run.report_path.unlink()
     write_json(run.dir / "status.json", {"state": "failed"})
     monkeypatch.setattr("tl_core.ml.choosing.choose_strategy", lambda *_: pytest.fail("chose again"))
@@ -94,6 +100,7 @@ def test_an_estimate_of_what_is_not_chosen_yet_is_a_range(tmp_path: Path) -> Non
     trained = tl_core.preview({"data": str(data), "strategy": "lp-ft", "max_steps": 50})
     assert foreseen["seconds_low"] <= frozen["seconds"] <= foreseen["seconds"]
     assert foreseen["seconds"] == pytest.approx(trained["seconds"] + frozen["seconds"], rel=0.6)
+    assert foreseen["groups"] == [] and not foreseen["images"]["folds"] and frozen["images"]["folds"]
     assert [figure["label"] for figure in foreseen["figures"]] == ["Strategy"]
     assert not (read_settings().home / "runs").exists()
 
@@ -102,6 +109,30 @@ def test_options_that_only_one_strategy_has_are_refused(tmp_path: Path) -> None:
     data = make_folder(tmp_path / "colours", {"red": 4, "cyan": 4})
     with pytest.raises(ConfigError, match="--unfreeze-blocks belongs to --strategy last-blocks"):
         tl_core.train(data=str(data), strategy="auto", unfreeze_blocks=1)
+
+
+def test_a_teacher_that_nothing_was_learnt_from_is_not_said_to_be_one(tmp_path: Path) -> None:
+    data = make_folder(tmp_path / "colours", {"red": 20, "cyan": 20})
+    teacher = tl_core.train(data=str(data))["run_id"]
+    asked = {"data": str(data), "strategy": "auto", "teacher": teacher, "max_steps": 2, "mirror": "no"}
+    taught = tl_core.train(asked)
+    assert taught["strategy"] == "lp-ft" and taught["teacher"]["id"] == teacher
+    settings = read_settings()
+    config = TrainConfig.parse(asked)
+    inputs = make_inputs(config, *open_configured(config, settings))
+    frozen, unused = config.settled("frozen")
+    assert {"teacher", "max_steps"} <= set(unused)
+    assert inputs.teacher is not None and settle_inputs(inputs, frozen).teacher is None
+
+
+def test_a_choice_of_another_version_is_refused(tmp_path: Path) -> None:
+    data = make_folder(tmp_path / "colours", {"red": 20, "cyan": 20})
+    run = find_run(tl_core.train(data=str(data), strategy="auto")["run_id"], read_settings())
+    run.report_path.unlink()
+    write_json(run.dir / "status.json", {"state": "failed"})
+    write_json(run.choice_path, {"strategy": "frozen", "because": "so"})
+    with pytest.raises(JobError, match="another version; begin a new run"):
+        tl_core.resume(run.id)
 
 
 def log_of(report: dict[str, Any]) -> str:

@@ -247,6 +247,17 @@ def test_in_shared_mode_nobody_learns_from_a_folder_or_a_run_of_others(
 # ---------------------------------------------------------------- trainings
 
 
+def test_a_batch_leaves_room_for_the_teachers_look(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A teacher of large pictures takes more memory for one than a student of small ones trains with."""
+    monkeypatch.setattr("tl_core.ml.finetuning.available_memory", lambda device: 30_000_000)
+    teacher = save_teacher(tmp_path / "t", CLASSES, size={"height": 256, "width": 256})
+    asked = {**STEPS, "data": str(photos), "model": str(save_vit(tmp_path / "v").path), "max_steps": 1}
+    alone, taught = (tl_core.train({**asked, **more})["training"] for more in ({}, {"teacher": str(teacher.path)}))
+    assert taught["micro_batch"] < alone["micro_batch"]
+
+
 def test_who_learns_from_a_teacher_alone_comes_nearer_to_its_answers(photos: Path, tmp_path: Path) -> None:
     model = save_vit(tmp_path / "v")
     teacher = save_teacher(tmp_path / "t", ["b", "c", "a"])  # knows nothing: its answers have little to do with labels

@@ -10,9 +10,9 @@ from pictures import make_folder, picture
 
 from tl_core import api
 from tl_core.config import TrainConfig
-from tl_core.ml import frozen
-from tl_core.ml.backbone import load_backbone
-from tl_core.ml.precision import MEASURED, PLAIN, Precision
+from tl_core.ml import frozen, precision
+from tl_core.ml.backbone import Backbone, load_backbone
+from tl_core.ml.precision import MEASURED, Precision
 from tl_core.settings import Settings
 
 
@@ -61,27 +61,76 @@ def test_other_weights_and_another_size_are_computed_anew(tmp_path: Path, encode
     assert sum(encoded) == 3 * 40
 
 
+@pytest.fixture
+def backbone(tmp_path: Path) -> Backbone:
+    return load_backbone(save_resnet(tmp_path / "one"), list("abc"))
+
+
+AUTO = TrainConfig.parse({"data": "x"})
+FASTEST = Precision("bf16", True, MEASURED + "twice as fast")
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """One word for each time that formats are compared; that finds `FASTEST`. Every job is long."""
+    times: list[str] = []
+
+    def choose(timed: object, what: str) -> Precision:
+        times.append(what)
+        return FASTEST
+
+    monkeypatch.setattr(precision, "LONG_FORWARD_SECONDS", 0.0)
+    monkeypatch.setattr(precision, "measure_formats", lambda *_: {})
+    monkeypatch.setattr(precision, "choose_fastest", choose)
+    return times
+
+
 def test_a_measured_number_format_is_remembered_for_this_backbone(
-    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, settings: Settings, backbone: Backbone, measured: list[str]
 ) -> None:
-    config = TrainConfig.parse({"data": "x"})
-    backbone = load_backbone(save_resnet(tmp_path / "one"), list("abc"))
     other = load_backbone(save_resnet(tmp_path / "two", seed=1), list("abc"))
-    measured = Precision("bf16", True, MEASURED + "twice as fast")
-    monkeypatch.setattr(frozen, "choose_forward_precision", lambda *_: measured)
-    assert frozen.choose_precision(config, backbone, 9, settings) == measured
-    monkeypatch.setattr(frozen, "choose_forward_precision", lambda *_: PLAIN)
-    assert frozen.choose_precision(config, backbone, 9, settings) == measured
-    assert frozen.choose_precision(config, other, 9, settings) == PLAIN
-    assert frozen.choose_precision(config, other, 9, settings) == PLAIN  # too little to measure: not remembered
-    assert (
-        frozen.choose_precision(TrainConfig.parse({"data": "x", "precision": "fp32"}), backbone, 9, settings) == PLAIN
-    )
+    for _ in range(2):
+        assert frozen.choose_precision(AUTO, backbone, 9, settings) == FASTEST
+        assert len(measured) == 1
+    asked = TrainConfig.parse({"data": "x", "precision": "fp32"})
+    assert frozen.choose_precision(asked, backbone, 9, settings).dtype == "fp32"
     (remembered,) = settings.cache_dir.glob("precision-*.json")
-    remembered.write_text("{damaged", encoding="utf-8")
-    assert frozen.choose_precision(config, backbone, 9, settings) == PLAIN
-    remembered.write_text(json.dumps({"dtype": "bf16"}), encoding="utf-8")
-    assert frozen.choose_precision(config, backbone, 9, settings) == PLAIN
+    frozen.choose_precision(AUTO, other, 9, settings)
+    assert len(measured) == 2
+    for times, damage in enumerate(("{damaged", json.dumps({"dtype": "bf16"})), start=3):
+        remembered.write_text(damage, encoding="utf-8")
+        assert frozen.choose_precision(AUTO, backbone, 9, settings) == FASTEST
+        assert len(measured) == times
+
+
+def test_a_short_job_does_not_depend_on_a_long_one_before_it(
+    settings: Settings, backbone: Backbone, measured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert frozen.choose_precision(AUTO, backbone, 9, settings) == FASTEST
+    monkeypatch.setattr(precision, "LONG_FORWARD_SECONDS", 1e9)
+    for _ in range(2):
+        assert frozen.choose_precision(AUTO, backbone, 9, settings).dtype == "fp32"
+    assert len(list(settings.cache_dir.glob("precision-*.json"))) == 1 and len(measured) == 1
+
+
+def test_a_run_stays_with_the_number_format_that_it_began_with(
+    tmp_path: Path, settings: Settings, backbone: Backbone, measured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short, long = tmp_path / "short", tmp_path / "long"
+    short.mkdir(), long.mkdir()
+    assert frozen.choose_precision(AUTO, backbone, 9, settings, long) == FASTEST
+    monkeypatch.setattr(precision, "LONG_FORWARD_SECONDS", 1e9)
+    assert frozen.choose_precision(AUTO, backbone, 9, settings, short).dtype == "fp32"
+    assert frozen.choose_precision(AUTO, backbone, 9, settings, long) == FASTEST
+    monkeypatch.setattr(precision, "LONG_FORWARD_SECONDS", 0.0)
+    assert frozen.choose_precision(AUTO, backbone, 9, settings, short).dtype == "fp32"
+
+
+def test_a_frozen_run_keeps_its_number_format_in_its_folder(tmp_path: Path) -> None:
+    photos = make_folder(tmp_path / "photos", {"a": 20, "b": 20})
+    report = api.train(data=str(photos), model=str(save_resnet(tmp_path / "model", classes=2).path))
+    (kept,) = Path(report["run_dir"]).glob("precision-*.json")
+    assert json.loads(kept.read_text())["dtype"] == report["precision"]
 
 
 def test_a_model_is_asked_itself_about_close_calls_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,4 +142,5 @@ def test_a_model_is_asked_itself_about_close_calls_alone(tmp_path: Path, monkeyp
     report = api.train(data=str(photos), model=model)
     saved = api.evaluate(report["run_id"], str(photos))["metrics"]
     assert report["parity"]["features_max_abs_diff"] < 0.1
+    assert report["parity"]["features_images"] >= 32
     assert np.isclose(report["metrics"]["accuracy"], saved["accuracy"])

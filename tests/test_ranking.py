@@ -345,8 +345,10 @@ def test_the_command_prints_a_table_or_one_object(
     assert main(words) == 0
     out, err = capsys.readouterr()
     assert out.index(backbones[2]) < out.index(backbones[0])
-    assert "for accuracy: " in out and "for speed: " in out and f"--model {backbones[2]}" in out
+    assert "for accuracy: " in out and "for speed: " in out and f"--model {backbones[2]}\n" in out
     assert "left out: tiny-resnt: " in err
+    assert main([*words, "--seed", "3"]) == 0
+    assert f"--model {backbones[2]} --seed 3\n" in capsys.readouterr().out
     assert main([*words, "--json"]) == 0
     value = json.loads(capsys.readouterr().out)
     assert [each["id"] for each in value["backbones"]] == [backbones[2], backbones[0]]

@@ -107,6 +107,8 @@ def test_in_shared_mode_folders_and_others_images_are_refused(tmp_path, monkeypa
     own = draft_word(create_draft(read_settings(), owner_of(mine), "sample:shapes"))
     with pytest.raises(ModelError, match="cannot be used here"):
         rank.ranking_of([str(save_resnet(tmp_path / "model").path)], own, mine, silent)
+    with pytest.raises(ModelError, match="compares only backbones that are"):
+        rank.ranking_of(["tiny-resnet", "somebody/a-large-model"], own, mine, silent)
     with pytest.raises(DataError):
         rank.ranking_of(["tiny-resnet"], own, theirs, silent)
     with pytest.raises(ModelError):

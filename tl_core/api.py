@@ -257,7 +257,8 @@ def rank(
     ranking = replace(ranking, failed={**candidates.failed, **ranking.failed})
     refuse_none(ranking.backbones, ranking.failed)
     seconds = round(time.perf_counter() - begun, 1)
-    return {"data": collection.source, **ranking.to_json(), "recommendation": recommend(ranking), "seconds": seconds}
+    asked = {"data": collection.source, "image_column": image_column, "label_column": label_column}
+    return {**asked, **ranking.to_json(), "recommendation": recommend(ranking), "seconds": seconds}
 
 
 def models_at_hand() -> list[str]:

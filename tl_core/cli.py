@@ -186,7 +186,7 @@ def rank(
             ticker=progress.show,
         )
     for entry in value["failed"]:
-        print(f"left out: {printable(entry['id'])}: {entry['reason']}", file=sys.stderr)
+        print(f"left out: {printable(entry['id'])}: {printable(entry['reason'])}", file=sys.stderr)
     _answer(as_json, value, lines_of_ranking(value))
 
 

@@ -19,6 +19,7 @@ from tl_core.errors import ConfigError
 from tl_core.options import Option, describe_problem, flag, option, options_of
 
 Strategy = Literal["auto", "frozen", "last-blocks", "full", "lp-ft", "scratch"]
+AUTO: Strategy = "auto"  # one of the next four, chosen when the run begins
 MAX_SEED = 2**32 - 1  # numpy's and torch's common range
 
 
@@ -267,6 +268,11 @@ class TrainConfig(BaseModel):
     def trains_backbone(self) -> bool:
         """Whether anything below the head is trained; `auto` may."""
         return self.strategy != "frozen"
+
+    @property
+    def surely_trains(self) -> bool:
+        """The same, where it has been decided."""
+        return self.trains_backbone and self.strategy != AUTO
 
     def to_json(self) -> dict[str, Any]:
         return self.model_dump()

@@ -58,6 +58,7 @@ def render_card(
         backbone=backbone,
         strategy=report.get("strategy"),
         teacher=report.get("teacher") or {},
+        choice=report.get("choice"),
         control=report.get("control") or {},
         warnings=report.get("warnings") or [],
         refit=report.get("refit"),

@@ -123,6 +123,11 @@ class Run:
         return self.dir / "model"
 
     @property
+    def choice_path(self) -> Path:
+        """What `--strategy auto` chose."""
+        return self.dir / "choice.json"
+
+    @property
     def report_path(self) -> Path:
         return self.dir / "report.json"
 
@@ -239,7 +244,7 @@ class Run:
             step=status.get("step", 0),
             total=status.get("total", 0),
             name=config.get("name"),
-            strategy=str(config.get("strategy", "")),
+            strategy=str((read_json(self.choice_path) or config).get("strategy", "")),
             model=str(config.get("model", "")),
             data=str(config.get("data", "")),
             place=queue.index(self.id) + 1 if state == "queued" and self.id in queue else 0,

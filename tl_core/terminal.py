@@ -8,6 +8,7 @@ from typing import Any
 
 from tl_core.errors import printable
 from tl_core.images.wording import spoken_pace
+from tl_core.options import flag
 
 BAR_INTERVAL = 0.2  # seconds between redraws on a terminal
 SHOWN_SCORE = 0.0005  # what would be written 0.0 % tells a person nothing
@@ -122,7 +123,7 @@ def lines_of_training(report: dict[str, Any]) -> list[str]:
     ]
     if report["stopped"]:
         lines.append(f"stopped early; {again} continues")
-    elif report["strategy"] == "frozen":
+    elif report["strategy"] == "frozen" and not report.get("choice"):
         lines.append("next:    --strategy lp-ft also trains the backbone, for minutes instead of seconds")
     return lines
 
@@ -221,9 +222,16 @@ def lines_of_ranking(value: dict[str, Any]) -> list[str]:
         f"for accuracy: {printable(chosen['accuracy']['reason'])}",
         f"for speed:    {printable(chosen['speed']['reason'])}",
         *map(printable, value["notes"]),
-        "next:         python -m tl_core "
-        + shlex.join(["train", "--data", printable(value["data"]), "--model", printable(chosen["accuracy"]["id"])]),
+        "next:         " + _training_after(value),
     ]
+
+
+def _training_after(value: dict[str, Any]) -> str:
+    """The command that trains what a ranking recommends, on the same division."""
+    words = {"data": value["data"], "model": value["recommendation"]["accuracy"]["id"]}
+    words |= {name: value[name] for name in ("image_column", "label_column", "seed") if value[name]}
+    given = [word for name, found in words.items() for word in (flag(name), printable(str(found)))]
+    return "python -m tl_core " + shlex.join(["train", *given])
 
 
 def spoken_size(size: int) -> str:

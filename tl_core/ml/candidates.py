@@ -31,7 +31,9 @@ def open_candidates(
 
     Raises ConfigError without a word, and as `refuse_none` where none can be opened.
     """
-    words = at_hand(settings) if words is None else words
+    if words is None:
+        settings = replace(settings, offline=True)  # what is at hand is opened as it was found: without the network
+        words = at_hand(settings)
     if not words:
         raise ConfigError("no backbone is named; name one or more, or leave --models out")
     opened: dict[str, ModelSource] = {}

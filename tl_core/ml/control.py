@@ -120,7 +120,7 @@ class Control:
         seconds = sum(self.transferred.seconds.values())
         if not self.config.trains_backbone:  # features that an earlier run stored took their time as well
             pictures, backbone = self.inputs.collection.pictures, self.inputs.backbone
-            precision = choose_precision(self.config, backbone, len(pictures), self.settings)
+            precision = choose_precision(self.config, backbone, len(pictures), self.settings, self.recorder.run.dir)
             anew = seconds_of_pass(backbone, pictures, precision, self.settings)
             seconds += max(0.0, anew - self.transferred.seconds["features"])
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,8 @@ PARITY_IMAGES = 64
 # have together the pixels of 64 at 96, and no fewer than the least.
 LEAST_PARITY_IMAGES = 8
 _PARITY_PIXELS = PARITY_IMAGES * 96 * 96
+# For features the model's own predictor alone is asked, which is cheap enough for a maximum that says something.
+LEAST_FEATURES_IMAGES = 32
 PARITY_TOLERANCE = 1e-5
 EVERYTHING = "all"
 
@@ -107,15 +109,17 @@ def check_parity(
 ) -> dict[str, Any]:
     """Ask `transformers.pipeline` and our own predictor about the same files, and say by how much they differ.
 
-    Also compares the predictor with `probabilities` (len(pictures), C) where they are given. Pictures that plain Pillow
-    reads wrongly (16-bit, transparent) or not at all (very large) are counted apart. `passed` is
-    None where no picture could be compared.
+    Also compares the predictor with `probabilities` (len(pictures), C) where they are given, on `features_images`
+    pictures. Pictures that plain Pillow reads wrongly (16-bit, transparent) or not at all (very large) are counted
+    apart. `passed` is None where no picture could be compared.
     """
     from transformers import pipeline
 
-    asked = min(parity_images(predictor.processor), len(pictures))
-    rows = np.unique(np.linspace(0, len(pictures) - 1, asked).round().astype(int))
-    ours = predictor.read([pictures[row].path for row in rows], max_pixels)
+    asked = parity_images(predictor.processor)
+    read = _spread(len(pictures), asked if probabilities is None else max(asked, LEAST_FEATURES_IMAGES))
+    answers = predictor.read([pictures[row].path for row in read], max_pixels)
+    places = _spread(len(read), asked)
+    rows, ours = read[places], answers[places]
     classify = pipeline("image-classification", model=str(model_dir), device=predictor.device)
     differences, agreed = [], 0
     for row, answer in zip(rows, ours, strict=True):
@@ -137,8 +141,14 @@ def check_parity(
         "agreement": agreed / compared if compared else None,
         "tolerance": PARITY_TOLERANCE,
         "passed": max(differences) <= PARITY_TOLERANCE if compared else None,
-        "features_max_abs_diff": 0.0 if probabilities is None else float(np.abs(probabilities[rows] - ours).max()),
+        "features_images": 0 if probabilities is None else len(read),
+        "features_max_abs_diff": 0.0 if probabilities is None else float(np.abs(probabilities[read] - answers).max()),
     }
+
+
+def _spread(total: int, wanted: int) -> np.ndarray:
+    """So many of `total` indices, all of them where there are fewer, as far apart as can be."""
+    return np.unique(np.linspace(0, total - 1, min(wanted, total)).round().astype(int))
 
 
 def parity_images(processor: Any) -> int:

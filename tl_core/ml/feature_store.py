@@ -10,7 +10,7 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_core.errors import JobError
-from tl_core.ml.eviction import make_room
+from tl_core.ml.eviction import DAY_OF_USE, FEATURES_WITH_USES, USES_TABLE, connect_existing, make_room
 
 Vectors = NDArray[np.float32]
 
@@ -108,15 +108,12 @@ class FeatureStore:
 
     def _remember_use(self, digests: Sequence[str]) -> None:
         with self._connection:
-            self._connection.executemany("UPDATE uses SET day = ? WHERE digest = ?", [(_today(), d) for d in digests])
+            self._connection.executemany("INSERT OR REPLACE INTO uses VALUES (?, ?)", [(d, _today()) for d in digests])
 
     def _read(self, digests: Sequence[str]) -> Iterator[tuple[str, Vectors, int]]:
-        for start in range(0, len(digests), QUERY_DIGESTS):
-            asked = digests[start : start + QUERY_DIGESTS]
-            marks = ",".join("?" * len(asked))
-            query = (
-                f"SELECT digest, vector, checksum, day FROM features JOIN uses USING (digest) WHERE digest IN ({marks})"
-            )
+        for asked in _portions(digests):
+            columns = f"digest, vector, checksum, {DAY_OF_USE}"
+            query = f"SELECT {columns} FROM {FEATURES_WITH_USES} WHERE digest IN ({_marks(asked)})"
             for digest, blob, checksum, day in self._connection.execute(query, asked):
                 if zlib.crc32(blob) != checksum:  # SQLite does not notice damage inside a value
                     raise _BrokenFileError
@@ -153,9 +150,7 @@ class FeatureStore:
                         "CREATE TABLE IF NOT EXISTS features"
                         " (digest TEXT PRIMARY KEY, vector BLOB NOT NULL, checksum INTEGER NOT NULL)"
                     )
-                    self._connection.execute(
-                        "CREATE TABLE IF NOT EXISTS uses (digest TEXT PRIMARY KEY, day INTEGER NOT NULL) WITHOUT ROWID"
-                    )
+                    self._connection.execute(USES_TABLE)
             except sqlite3.Error:
                 self._connection.close()
                 raise
@@ -216,8 +211,31 @@ class FeatureStore:
             raise JobError(f"the features cannot be kept in {self.path}: {what}") from error
 
 
+def missing_features(folder: Path, key: str, digests: Sequence[str]) -> list[str]:
+    """Those of `digests` that have no vector under `key`, each once; a look that changes no store and counts as no use.
+
+    Where there is no store, or none that can be read, all of them are.
+    """
+    distinct = list(dict.fromkeys(digests))
+    stored: set[str] = set()
+    with suppress(sqlite3.Error), closing(connect_existing(folder / f"{key}.sqlite", BUSY_SECONDS)) as connection:
+        for asked in _portions(distinct):
+            query = f"SELECT digest FROM features WHERE digest IN ({_marks(asked)})"
+            stored.update(digest for (digest,) in connection.execute(query, asked))
+    return [digest for digest in distinct if digest not in stored]
+
+
 class _BrokenFileError(Exception):
     """The file is no database any more, or holds a vector that is not what was written."""
+
+
+def _portions(digests: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(digests), QUERY_DIGESTS):
+        yield digests[start : start + QUERY_DIGESTS]
+
+
+def _marks(asked: Sequence[str]) -> str:
+    return ",".join("?" * len(asked))
 
 
 def _today() -> int:

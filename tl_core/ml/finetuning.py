@@ -149,11 +149,11 @@ class Finetuning:
         precision = choose_training_precision(self.config.precision, model, size, classes, device)
         reasons = dict(plan.reasons)
         checkpointing = self.config.activation_checkpointing == "on" and checkpoint_activations(model)
-        limit = largest_batch(training_bytes(model, size, classes, precision), available_memory(device))
+        limit = self._largest_batch(precision)
         if limit < plan.batch_size and self.config.activation_checkpointing == "auto" and checkpoint_activations(model):
             checkpointing = True
             reasons["activation_checkpointing"] = f"memory holds only {limit} images at a time without it"
-            limit = largest_batch(training_bytes(model, size, classes, precision), available_memory(device))
+            limit = self._largest_batch(precision)
         images = len(self.division.train)
         batch, micro, accumulation = fit_batch(plan.batch_size, images, limit)
         if device.type == "cuda":  # what is counted is an estimate; here it can be tried without harm
@@ -175,6 +175,14 @@ class Finetuning:
             precision=dataclasses.asdict(precision),
             reasons=reasons,
         )
+
+    def _largest_batch(self, precision: Precision) -> int:
+        """As many images as memory holds at a time; the teacher has answered and forgotten when the student begins."""
+        needed = training_bytes(self.backbone.model, self.backbone.input_size, len(self.backbone.labels), precision)
+        if self.teacher is not None:  # nothing of it trains, so that what is counted is a look's
+            asked = training_bytes(self.teacher.model, self.teacher.size, self.teacher.known, precision)
+            needed = dataclasses.replace(needed, per_image=max(needed.per_image, asked.per_image))
+        return largest_batch(needed, available_memory(current_device()))
 
     # ---------------------------------------------------------------- the training
 

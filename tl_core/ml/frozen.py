@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, fields
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ def train_frozen(
 ) -> Outcome:
     """Compute features, fit a head, write it into `backbone.model`. Raises StopRequested, ModelError, DataError."""
     begun = time.perf_counter()
-    precision = choose_precision(config, backbone, len(collection.pictures), settings)
+    precision = choose_precision(config, backbone, len(collection.pictures), settings, recorder.run.dir)
     head = linear_head(backbone)
     features = backbone_features(backbone, head, collection.pictures, precision, settings, recorder)
     featured = time.perf_counter()
@@ -142,25 +143,39 @@ def seconds_of_pass(backbone: Backbone, pictures: Sequence[Picture], precision: 
     return (time.perf_counter() - begun) / len(few) * len(pictures)
 
 
-def choose_precision(config: TrainConfig, backbone: Backbone, pictures: int, settings: Settings) -> Precision:
+def choose_precision(
+    config: TrainConfig, backbone: Backbone, pictures: int, settings: Settings, run_dir: Path | None = None
+) -> Precision:
     """The precision to compute features of so many pictures in. Raises ConfigError.
 
     What is measured is remembered for this backbone on this machine: measuring again could choose another number
-    format, in which the stored features are of no use.
+    format, in which the stored features are of no use. What was chosen for the run in `run_dir` stays with it: whether
+    a job is long enough to measure for is a matter of time as well.
     """
     device = current_device()
     model = backbone.model.to(device)
-    remembered = settings.cache_dir / f"precision-{_circumstances(backbone)}.json"
-    if config.precision == "auto":
-        known = read_json(remembered)
-        if known is not None and known.keys() == {field.name for field in fields(Precision)}:
-            return Precision(**known)
-    chosen = choose_forward_precision(config.precision, model, backbone.input_size, pictures, device)
-    if chosen.reason.startswith(MEASURED):
-        with suppress(OSError):  # then it is measured again
-            remembered.parent.mkdir(parents=True, exist_ok=True)
-            write_json(remembered, asdict(chosen))
+    name = f"precision-{_circumstances(backbone)}.json"
+    remembered, kept = settings.cache_dir / name, run_dir / name if run_dir is not None else None
+    if config.precision != "auto":
+        return choose_forward_precision(config.precision, model, backbone.input_size, pictures, device)
+    chosen = _recall(kept) if kept is not None else None
+    if chosen is None:
+        known = _recall(remembered)
+        chosen = choose_forward_precision("auto", model, backbone.input_size, pictures, device, known)
+        if chosen != known and chosen.reason.startswith(MEASURED):
+            with suppress(OSError):  # then it is measured again
+                remembered.parent.mkdir(parents=True, exist_ok=True)
+                write_json(remembered, asdict(chosen))
+        if kept is not None:
+            write_json(kept, asdict(chosen))
     return chosen
+
+
+def _recall(path: Path) -> Precision | None:
+    """The precision in a file, None where it says none."""
+    values = read_json(path)
+    complete = values is not None and values.keys() == {field.name for field in fields(Precision)}
+    return Precision(**values) if values is not None and complete else None
 
 
 def _circumstances(backbone: Backbone) -> str:

@@ -5,7 +5,7 @@ Must not know strategies beyond what they ask of pictures and backbones, nor run
 
 from dataclasses import dataclass, replace
 
-from tl_core.config import TrainConfig
+from tl_core.config import AUTO, TrainConfig
 from tl_core.errors import DataError
 from tl_core.images.collection import Collection
 from tl_core.images.duplicates import Duplicates, find_duplicates
@@ -59,24 +59,24 @@ def make_inputs(
 def settle_inputs(inputs: Inputs, config: TrainConfig) -> Inputs:
     """The same inputs for a configuration whose strategy has been chosen since. Raises ModelError."""
     division = _divide(config, inputs.collection, inputs.duplicates)
-    return replace(inputs, backbone=_load(config, inputs.source, inputs.collection), division=division)
+    backbone = _load(config, inputs.source, inputs.collection)
+    return replace(inputs, backbone=backbone, division=division, teacher=inputs.teacher if config.teacher else None)
 
 
 def _load(config: TrainConfig, source: ModelSource, collection: Collection) -> Backbone:
-    trains = config.trains_backbone and config.strategy != "auto"
     backbone = load_backbone(
         source,
         collection.classes,
         image_size=config.image_size,
         pretrained=config.needs_weights,
         seed=config.seed,
-        regularisation=(config.drop_path, config.dropout) if trains else None,
+        regularisation=(config.drop_path, config.dropout) if config.surely_trains else None,
     )
-    if config.strategy in ("auto", "frozen", "lp-ft"):
+    if config.strategy in (AUTO, "frozen", "lp-ft"):
         linear_head(backbone)  # a classifier that cannot be fitted is refused now
     return backbone
 
 
 def _divide(config: TrainConfig, collection: Collection, duplicates: Duplicates) -> Division:
-    trains = config.trains_backbone and config.strategy != "auto"
-    return divide(collection, duplicates.groups, config.seed, folds_allowed=not trains and not config.control)
+    folds_allowed = not config.surely_trains and not config.control
+    return divide(collection, duplicates.groups, config.seed, folds_allowed=folds_allowed)

@@ -98,11 +98,18 @@ def choose_training_precision(
 
 
 def choose_forward_precision(
-    wanted: str, model: nn.Module, size: tuple[int, int], pictures: int, device: torch.device
+    wanted: str,
+    model: nn.Module,
+    size: tuple[int, int],
+    pictures: int,
+    device: torch.device,
+    remembered: Precision | None = None,
 ) -> Precision:
     """The precision to compute the features of so many pictures in; `auto` on a CPU measures only for a long job.
 
-    `size` is (height, width) in pixels. Raises ConfigError for a precision that this device does not have.
+    `size` is (height, width) in pixels. What is `remembered` of measuring before is taken where it would be measured
+    now, so that a short job does not depend on whether there was a long one before it. Raises ConfigError for a
+    precision that this device does not have.
     """
     layouts = [False, True] if gains_from_channels_last(model) else [False]
     known = _known_precision(wanted, device, layouts[-1], has_choice(model))
@@ -115,6 +122,8 @@ def choose_forward_precision(
         return dataclasses.replace(
             PLAIN, reason=f"about {expected:.0f} s of computing, too little to gain from fewer bits"
         )
+    if remembered is not None:
+        return remembered
     seconds = min(MEASURING_SECONDS, MEASURING_SHARE * expected)
     timed = measure_formats(
         _formats(layouts, has_choice(model)), lambda precision: _forward_step(model, size, precision), seconds

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tl_core.config import TrainConfig
+from tl_core.config import AUTO, TrainConfig
 from tl_core.errors import ModelError
 from tl_core.images.collection import Picture
 from tl_core.images.splits import Division
-from tl_core.images.wording import count
+from tl_core.images.wording import count, spoken_pace
 from tl_core.ml.augmentation import Augmentation
 from tl_core.ml.backbone import Backbone, find_head
 from tl_core.ml.control import MIN_SECONDS
 from tl_core.ml.evaluation import parity_images
-from tl_core.ml.feature_store import FeatureStore
+from tl_core.ml.feature_store import missing_features
 from tl_core.ml.frozen import features_key
 from tl_core.ml.groups import LayerGroup, layer_groups, train_only
 from tl_core.ml.head_fitting import FOLDS
@@ -42,6 +42,8 @@ TRAINER_SECONDS = 0.005
 HEAD_STEP_SECONDS = 0.001
 # For each image, feature and class, where an exact head's strength is chosen: 0.44 s for 1,259 × 256 × 10.
 FITTING_SECONDS = 1.5e-7
+# How long somebody waits for a strategy that was chosen for them, and who has not said how long: --minutes says it.
+USUAL_MINUTES = 20.0
 # Real runs on a busy machine took 0.8 to 1.1 of the estimate; how busy it will be nobody knows.
 MARGIN = 1.5
 
@@ -85,7 +87,7 @@ def preview(config: TrainConfig, named: Named, settings: Settings) -> dict[str, 
             "train": len(division.train),
             "validation": len(division.validation),
             "test": len(division.test),
-            "folds": division.uses_folds,
+            "folds": division.uses_folds and config.strategy != AUTO,
         },
     }
 
@@ -99,8 +101,8 @@ def _foresee(
     config: TrainConfig, inputs: Inputs, settings: Settings
 ) -> tuple[list[LayerGroup], list[LayerGroup], Forecast]:
     """The backbone's layer groups, those that train, and the rest of what is foreseen."""
-    if config.strategy == "auto":
-        return _foresee_choice(config, inputs, settings)
+    if config.strategy == AUTO:
+        return [], [], _forecast_choice(config, inputs, settings)
     inputs.backbone.model.to(current_device())
     groups = _groups(inputs.backbone, config)
     if config.trains_backbone:
@@ -110,19 +112,24 @@ def _foresee(
     return groups, choose_trained(config.strategy, groups), _forecast_frozen(config, inputs, settings)
 
 
-def _foresee_choice(
-    config: TrainConfig, inputs: Inputs, settings: Settings
-) -> tuple[list[LayerGroup], list[LayerGroup], Forecast]:
-    """Between the quickest and the longest that may be chosen; the head trains in any case."""
-    ways = [config.settled(strategy)[0] for strategy in ("frozen", "lp-ft")]
-    (groups, trained, least), (*_, most) = [_foresee(way, settle_inputs(inputs, way), settings) for way in ways]
-    seconds = (
-        most.seconds + least.seconds - STARTING_SECONDS
-    )  # of the features that the choice looks at, both need some
+def _forecast_choice(config: TrainConfig, inputs: Inputs, settings: Settings) -> Forecast:
+    """Between the quickest and the longest that may be chosen; in any case the frozen backbone looks first."""
+
+    def seconds(strategy: str, **changes: Any) -> float:
+        settled, _ = config.model_copy(update=changes).settled(strategy)
+        return forecast_seconds(settled, settle_inputs(inputs, settled), settings)
+
+    looking = seconds("frozen", control=False, teacher=None) - STARTING_SECONDS
+    least = seconds("frozen") if config.teacher is None else seconds("last-blocks") + looking
+    most = seconds("lp-ft")
+    if config.teacher is None:  # whom only a training learns from, however long it takes
+        most = min(most, 60 * (config.minutes or USUAL_MINUTES) * (2 if config.control else 1))
+    most = max(least, most + looking)
     how = "how well frozen features tell these images apart, and the time, decide when the run begins"
-    reason = f"if all of it is trained; about {_spoken_seconds(least.seconds)} if frozen features are enough"
-    figure = Figure("", "Strategy", None, "frozen, last-blocks, full or lp-ft", how)
-    return groups, trained, Forecast([figure], seconds, max(0.0, seconds - least.seconds), reason)
+    reason = f"if all of it is trained; about {spoken_pace(least)} if less is enough"
+    return Forecast(
+        [Figure("", "Strategy", None, "frozen, last-blocks, full or lp-ft", how)], most, most - least, reason
+    )
 
 
 def _groups(backbone: Backbone, config: TrainConfig) -> list[LayerGroup]:
@@ -171,7 +178,7 @@ def _forecast_frozen(config: TrainConfig, inputs: Inputs, settings: Settings) ->
     if config.control:
         seconds += max(MIN_SECONDS, work)
     known = len({picture.digest for picture in pictures}) - missing
-    reason = f"measured here: {_spoken_seconds(each)} for a picture through the backbone, {missing:,} of them"
+    reason = f"measured here: {spoken_pace(each)} for a picture through the backbone, {missing:,} of them"
     if known:
         reason += f"; the features of {count(known, 'picture is', 'pictures are')} known from before"
     return Forecast([*_frozen_figures(config, division), _precision_figure(speed)], seconds, 0.0, reason)
@@ -217,8 +224,8 @@ def _forecast_training(
     if config.control:
         seconds += max(MIN_SECONDS, training) + testing
     reason = (
-        f"measured here: {_spoken_seconds(step)} for a step of {plan.batch_size} images, {plan.steps:,} of them, and "
-        f"{_spoken_seconds(look)} for a look at the validation images, {looks} of them"
+        f"measured here: {spoken_pace(step)} for a step of {plan.batch_size} images, {plan.steps:,} of them, and "
+        f"{spoken_pace(look)} for a look at the validation images, {looks} of them"
     )
     if plan.patience_steps:
         reason += "; it ends earlier where nothing is gained any more"
@@ -268,12 +275,8 @@ def _precision_figure(speed: Speed) -> Figure:
 
 def _missing(backbone: Backbone, pictures: Sequence[Picture], precision: Precision, settings: Settings) -> int:
     """How many different pictures have no stored features."""
-    key = features_key(backbone, precision)
     digests = list({picture.digest for picture in pictures})
-    if not (settings.features_dir / f"{key}.sqlite").exists():
-        return len(digests)
-    with FeatureStore(settings.features_dir, key, lambda _: None) as store:
-        return len(store.get_many(digests)[1])
+    return len(missing_features(settings.features_dir, features_key(backbone, precision), digests))
 
 
 def _seconds_of_fit(inputs: Inputs, images: int, fits: int) -> float:
@@ -281,9 +284,3 @@ def _seconds_of_fit(inputs: Inputs, images: int, fits: int) -> float:
     backbone = inputs.backbone
     width = find_head(backbone.model, backbone.input_size).in_features
     return fits * FITTING_SECONDS * images * min(images, width) * len(backbone.labels)
-
-
-def _spoken_seconds(seconds: float) -> str:
-    if seconds >= 1:
-        return f"{seconds:.1f} s"
-    return f"{1000 * seconds:.0f} ms" if seconds >= 0.01 else f"{1000 * seconds:.1f} ms"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tl_core.config import TrainConfig
+from tl_core.config import AUTO, TrainConfig
 from tl_core.errors import ModelError
 from tl_core.files import write_atomically, write_json
 from tl_core.images.collection import Picture
@@ -25,7 +25,7 @@ from tl_core.ml.backbone import (
     fingerprint,
     save_backbone,
 )
-from tl_core.ml.choosing import AUTO, settle_strategy
+from tl_core.ml.choosing import settle_strategy
 from tl_core.ml.control import Control
 from tl_core.ml.data import targets_of
 from tl_core.ml.evaluation import check_parity, list_predictions
@@ -49,6 +49,10 @@ FEATURES_TOLERANCE = 1e-3
 # Both of two probabilities may move by what was found, which brings them together from twice that; and as much again,
 # for what was found is the most of a few pictures only.
 CLOSE_CALL = 4.0
+CHOSEN_BY_THESE = (
+    "There are too few images to keep some from the choice of the strategy: it was chosen by images that it is judged "
+    "on."
+)
 VERSIONS_OF = ("torch", "transformers", "datasets", "accelerate", "scikit-learn", "pillow")
 
 
@@ -97,6 +101,8 @@ def train(config: TrainConfig, settings: Settings, recorder: Recorder, inputs: I
     probabilities, parity = judge_saved_model(fresh, tested, outcome, settings, recorder)
     targets = np.asarray(targets_of(tested, backbone.labels))
     metrics = measure(probabilities, targets, backbone.labels, division.reported)
+    if choice is not None and outcome.method == "k-fold":
+        warnings = [*warnings, CHOSEN_BY_THESE]
 
     recorder.stage("writing the report")
     report = {

@@ -10,7 +10,8 @@ from typing import Any
 import gradio as gr
 
 from tl_core import api, catalogue
-from tl_core.errors import ConfigError, TLError
+from tl_core.errors import ConfigError, ModelError, TLError
+from tl_core.settings import read_settings
 from tl_core.ui.choices import allowed_model, model_choices
 from tl_core.ui.events import listen
 from tl_core.ui.markup import hint, notice, notice_of_error, paragraph
@@ -110,6 +111,11 @@ def ranking_of(models: list[str] | None, draft: str | None, token: str | None, p
     if len(words) > MOST_BACKBONES:
         raise ConfigError(f"{len(words)} backbones are too many to compare at once; choose up to {MOST_BACKBONES}")
     allowed = [allowed_model(word, token) for word in words]
+    if read_settings().shared:  # what is compared is loaded here, where the others' answers come from too
+        here = {*api.models_at_hand(), *(word for word in allowed if "/" not in word)}
+        for word in allowed:
+            if word not in here:
+                raise ModelError(f"{word} is not on this machine: a shared page compares only backbones that are")
     value = api.rank(draft_of(draft, token).words, models=allowed, ticker=tick_into(progress))
     return draw_ranking(value)
 
