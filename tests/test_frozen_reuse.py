@@ -129,7 +129,7 @@ def test_a_run_stays_with_the_number_format_that_it_began_with(
 def test_a_frozen_run_keeps_its_number_format_in_its_folder(tmp_path: Path) -> None:
     photos = make_folder(tmp_path / "photos", {"a": 20, "b": 20})
     report = api.train(data=str(photos), model=str(save_resnet(tmp_path / "model", classes=2).path))
-    (kept,) = Path(report["run_dir"]).glob("precision-*.json")
+    kept = Path(report["run_dir"]) / "precision.json"
     assert json.loads(kept.read_text())["dtype"] == report["precision"]
 
 

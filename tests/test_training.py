@@ -33,6 +33,7 @@ FILES_OF_A_RUN = {
     "model",
     "report.json",
     "parts.json",
+    "precision.json",
 }
 FILES_OF_A_MODEL = {"config.json", "model.safetensors", "preprocessor_config.json", "README.md", "training_config.json"}
 

@@ -154,28 +154,30 @@ def choose_precision(
     """
     device = current_device()
     model = backbone.model.to(device)
-    name = f"precision-{_circumstances(backbone)}.json"
-    remembered, kept = settings.cache_dir / name, run_dir / name if run_dir is not None else None
+    here = _circumstances(backbone)
+    remembered = settings.cache_dir / f"precision-{here}.json"
+    kept = run_dir / "precision.json" if run_dir is not None else None
     if config.precision != "auto":
         return choose_forward_precision(config.precision, model, backbone.input_size, pictures, device)
-    chosen = _recall(kept) if kept is not None else None
+    chosen = _recall(kept, here) if kept is not None else None
     if chosen is None:
-        known = _recall(remembered)
+        known = _recall(remembered, here)
         chosen = choose_forward_precision("auto", model, backbone.input_size, pictures, device, known)
         if chosen != known and chosen.reason.startswith(MEASURED):
             with suppress(OSError):  # then it is measured again
                 remembered.parent.mkdir(parents=True, exist_ok=True)
-                write_json(remembered, asdict(chosen))
+                write_json(remembered, {**asdict(chosen), "circumstances": here})
         if kept is not None:
-            write_json(kept, asdict(chosen))
+            write_json(kept, {**asdict(chosen), "circumstances": here})
     return chosen
 
 
-def _recall(path: Path) -> Precision | None:
-    """The precision in a file, None where it says none."""
-    values = read_json(path)
-    complete = values is not None and values.keys() == {field.name for field in fields(Precision)}
-    return Precision(**values) if values is not None and complete else None
+def _recall(path: Path, circumstances: str) -> Precision | None:
+    """The precision in a file, None where it says none for these circumstances."""
+    values = read_json(path) or {}
+    if values.pop("circumstances", None) != circumstances or values.keys() != {each.name for each in fields(Precision)}:
+        return None
+    return Precision(**values)
 
 
 def _circumstances(backbone: Backbone) -> str:
