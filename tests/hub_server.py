@@ -1,61 +1,40 @@
 """A small Hugging Face Hub on this machine: the real client talks to it over HTTP.
 
-It speaks the part of the protocol that reading needs: who am I, a repository's information, its file tree, and its
-files with HEAD, GET and byte ranges; and it refuses as the Hub does, by status and `X-Error-Code`.
+It speaks the part of the protocol that this project needs: who am I, a repository's information, its file tree, its
+files with HEAD, GET and byte ranges (here), creating, sending and committing (`hub_writing`); and it refuses as the Hub
+does, by status and `X-Error-Code`. `Hub.fail` lets requests fail on demand, `Hub.requests` and `Hub.received` keep what
+was asked. What it holds is in `hub_state`.
 """
 
-import hashlib
 import json
 import re
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
 from threading import Thread
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-Files = dict[str, bytes]
+import hub_writing
+from hub_state import Fault, Files, Hub, Person, Repo, commit, content_id, git_id, is_large
+
+__all__ = ["CLOSED", "Files", "Hub", "Person", "Repo", "UseHub", "commit", "names", "serve"]
+
 UseHub = Callable[[str], None]
 
 CLOSED = "http://127.0.0.1:9"  # the discard port: nobody listens
 
-# Kept outside git on the Hub, and listed with their SHA-256.
-LARGE_FILE_SUFFIXES = frozenset({".bin", ".parquet", ".safetensors", ".zip"})
-
-
-@dataclass
-class Repo:
-    """`files` is the main branch; `branches` holds any other, such as "refs/convert/parquet"."""
-
-    files: Files
-    branches: dict[str, Files] = field(default_factory=dict)
-    private: bool = False
-    gated: bool = False
-    readers: frozenset[str] = frozenset()  # tokens that open a private or gated repository
-    status: int | None = None  # answer everything with this
-
-    def at(self, revision: str) -> Files | None:
-        """The files of a branch or a commit."""
-        named = {"main": self.files, **self.branches}
-        return named.get(revision) or next((files for files in named.values() if commit(files) == revision), None)
-
-
-@dataclass
-class Hub:
-    """A running server. Keys of `repos` are written as in the Hub's addresses: `owner/name`, `datasets/owner/name`."""
-
-    url: str
-    repos: dict[str, Repo]
-    requests: list[str] = field(default_factory=list)  # "GET /api/models/…"
-
-
-def commit(files: Files) -> str:
-    digest = hashlib.sha1()
-    for name, content in sorted(files.items()):
-        digest.update(name.encode() + b"\0" + content)
-    return digest.hexdigest()
+# What the Hub says with a status, where a fault says nothing of its own.
+_WORDS = {
+    401: "Invalid credentials in Authorization header",
+    403: "Forbidden: you must use a write token to upload to a repository.",
+    404: "Repository not found",
+    409: "Cannot go on: another conflicting change is in progress",
+    429: "Too Many Requests",
+}
+_TROUBLE = "Internal Error - We're working hard to fix this as soon as possible!"
 
 
 @contextmanager
@@ -75,18 +54,49 @@ def serve(repos: Mapping[str, Repo]) -> Iterator[Hub]:
 
 
 class _Handler(BaseHTTPRequestHandler):
+    _unheard = False
+
     def do_GET(self) -> None:
         self._answer()
 
-    def do_HEAD(self) -> None:
-        self._answer()
+    do_HEAD = do_POST = do_PUT = do_DELETE = do_GET
 
     def _answer(self) -> None:
         self.hub.requests.append(f"{self.command} {self.path}")
+        self.hub.tokens.append(self._token)
+        fault, length = self.hub.fault_for(self.command, self.path), int(self.headers.get("Content-Length", 0))
+        if fault and fault.kind == "cut":
+            self.rfile.read(length // 2)
+            return self._hang_up()
+        body = self.rfile.read(length)
+        self.hub.received.append((f"{self.command} {self.path}", length))
+        if fault and isinstance(fault.kind, int):
+            return self._fail(fault, fault.kind)
+        if fault and fault.kind == "silent":
+            self.hub.awake.wait()
+            return self._hang_up()
+        if fault and fault.kind == "wrong-hash":
+            body = bytes([body[0] ^ 1]) + body[1:]
+        self._unheard = bool(fault) and fault.kind == "unheard"
+        self._go_on(body)
+
+    def _go_on(self, body: bytes) -> None:
         # A revision may hold slashes, which arrive encoded: first split, then decode.
-        parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
+        path = urlsplit(self.path).path
+        parts = [unquote(part) for part in path.strip("/").split("/")]
+        if path in self.hub.bodies:
+            return self._send(200, self.hub.bodies[path], {"Content-Type": "text/html"})
         if parts == ["api", "whoami-v2"]:
             return self._who_am_i()
+        try:
+            asked = hub_writing.Asked(self.command, unquote(path), parts, self._token, body)
+            answer = hub_writing.answer(self.hub, asked)
+        except hub_writing.Refused as refused:
+            if isinstance(refused.body, str):
+                return self._send(refused.status, refused.body.encode(), {"Content-Type": "application/xml"})
+            return self._refuse(refused.status, refused.code, refused.message, more=refused.body)
+        if answer is not None:
+            return self._json(answer.value, answer.status, answer.headers)
         in_api = parts[0] == "api"
         parts = parts[1:] if in_api else parts
         prefix = f"{parts[0]}/" if parts[0] in ("datasets", "spaces") else ""
@@ -101,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _about(self, repo: Repo, name: str, rest: list[str], in_api: bool) -> None:
         if repo.status is not None:
             return self._refuse(repo.status, "", "Internal Error - We're working hard to fix this as soon as possible!")
-        if repo.private and self._token not in repo.readers:
+        if repo.private and not self._may_read(repo, name):
             return self._refuse(404 if self._token else 401, "RepoNotFound", "Repository not found")
         verb, revision, path = (rest[0] if rest else "revision"), (rest[1] if len(rest) > 1 else "main"), rest[2:]
         files = repo.at(revision)
@@ -121,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
         content = files.get(path)
         if content is None:
             return self._refuse(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": commit(files)})
-        headers = {"ETag": f'"{_etag(path, content)}"', "X-Repo-Commit": commit(files), "Accept-Ranges": "bytes"}
+        headers = {"ETag": f'"{content_id(path, content)}"', "X-Repo-Commit": commit(files), "Accept-Ranges": "bytes"}
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if not wanted:
             return self._send(200, content, headers)
@@ -131,17 +141,41 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(206, content[start : end + 1], headers | {"Content-Range": f"bytes {start}-{end}/{len(content)}"})
 
     def _who_am_i(self) -> None:
-        if not self._token:
-            return self._refuse(401, "", "Invalid username or password.")
-        self._json({"type": "user", "id": "1", "name": "tester", "fullname": "Test Er", "orgs": [], "auth": {}})
+        person = self.hub.person(self._token)
+        if person is None:
+            return self._refuse(401, "", _WORDS[401] if self._token else "Invalid username or password.")
+        self._json(_whoami(person))
 
-    def _refuse(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
-        self._json({"error": message}, status, {"X-Error-Code": code, "X-Error-Message": message, **(headers or {})})
+    def _may_read(self, repo: Repo, name: str) -> bool:
+        person = self.hub.person(self._token)
+        return self._token in repo.readers or (person is not None and person.may_write(name))
+
+    def _fail(self, fault: Fault, status: int) -> None:
+        code = "RepoNotFound" if status == 404 else ""
+        words = fault.says or _WORDS.get(status, _TROUBLE)
+        self._refuse(status, code, words.replace("TOKEN", self._token), fault.headers)
+
+    def _hang_up(self) -> None:
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+    def _refuse(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+        more: Mapping[str, str] | None = None,
+    ) -> None:
+        told = {"X-Error-Code": code, "X-Error-Message": message, **(headers or {})}
+        self._json({"error": message, **(more or {})}, status, told)
 
     def _json(self, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         self._send(status, json.dumps(value).encode(), {"Content-Type": "application/json", **(headers or {})})
 
     def _send(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        if self._unheard:
+            return self._hang_up()
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), "Connection": "close", **headers}.items():
             self.send_header(name, value)
@@ -159,6 +193,23 @@ class _Handler(BaseHTTPRequestHandler):
     @property
     def _token(self) -> str:
         return self.headers.get("Authorization", "").removeprefix("Bearer ")
+
+
+def _whoami(person: Person) -> dict[str, Any]:
+    if person.role == "oauth":
+        auth: dict[str, Any] = {"type": "oauth", "expiresAt": "2026-01-01T08:00:00.000Z"}
+    else:
+        auth = {"type": "access_token", "accessToken": {"displayName": "tests", "role": person.role}}
+    if person.role == "fineGrained":
+        kinds = {person.name: "user", **dict.fromkeys(person.orgs, "org")}
+        scoped = [
+            {"entity": {"_id": "1", "type": kinds.get(name, "model"), "name": name}, "permissions": ["repo.write"]}
+            for name in person.writes
+        ]
+        reading = {"entity": {"_id": "1", "type": "user", "name": person.name}, "permissions": ["repo.content.read"]}
+        auth["accessToken"]["fineGrained"] = {"canReadGatedRepos": False, "global": [], "scoped": [*scoped, reading]}
+    orgs = [{"type": "org", "id": "2", "name": name, "roleInOrg": role} for name, role in person.orgs.items()]
+    return {"type": "user", "id": "1", "name": person.name, "fullname": "Test Er", "orgs": orgs, "auth": auth}
 
 
 def _information(repo: Repo, name: str, files: Files) -> dict[str, Any]:
@@ -182,24 +233,14 @@ def _information(repo: Repo, name: str, files: Files) -> dict[str, Any]:
 def _tree(files: Files) -> list[dict[str, Any]]:
     folders = {str(parent) for path in files for parent in PurePosixPath(path).parents} - {"."}
     entries: list[dict[str, Any]] = [
-        {"type": "directory", "oid": hashlib.sha1(path.encode()).hexdigest(), "size": 0, "path": path}
-        for path in sorted(folders)
+        {"type": "directory", "oid": git_id(path.encode()), "size": 0, "path": path} for path in sorted(folders)
     ]
     for path, content in sorted(files.items()):
-        entry: dict[str, Any] = {"type": "file", "oid": _git_id(content), "size": len(content), "path": path}
-        if PurePosixPath(path).suffix in LARGE_FILE_SUFFIXES:
-            entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
+        entry: dict[str, Any] = {"type": "file", "oid": git_id(content), "size": len(content), "path": path}
+        if is_large(path, content):
+            entry["lfs"] = {"oid": content_id(path, content), "size": len(content), "pointerSize": 130}
         entries.append(entry)
     return entries
-
-
-def _etag(path: str, content: bytes) -> str:
-    large = PurePosixPath(path).suffix in LARGE_FILE_SUFFIXES
-    return hashlib.sha256(content).hexdigest() if large else _git_id(content)
-
-
-def _git_id(content: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 def names(folder: Path) -> set[str]:

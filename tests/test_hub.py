@@ -277,7 +277,7 @@ def test_a_silent_line_is_given_up(use_hub: UseHub, settings: Settings, monkeypa
 
 def test_a_question_that_cannot_be_interrupted_is_left_behind() -> None:
     with pytest.raises(TimeoutError, match=r"no answer within 0\.05 seconds"):
-        repository._answer_within(0.05, lambda: time.sleep(2))
+        repository.answer_within(0.05, lambda: time.sleep(2))
 
 
 def test_an_address_of_the_hub_that_is_none_is_said(use_hub: UseHub, settings: Settings) -> None:

@@ -11,9 +11,10 @@ PACKAGE = Path(__file__).parent.parent / "tl_core"
 # A module may import from its own layer's package and from any layer before it.
 LAYERS = (
     {"errors", "settings", "catalogue", "config", "options", "files", "journal", "processes"},
-    {"runs", "images", "hub", "model_card"},
-    {"recorder", "parts", "sources", "jobs", "packing", "deploy"},
-    {"drafts", "survey"},
+    {"runs", "images", "hub", "card_metadata", "result_pictures"},
+    {"model_card"},
+    {"recorder", "parts", "sources", "jobs", "packing", "limits", "demo_space"},
+    {"drafts", "survey", "sharing", "deployment"},
     {"ml"},
     {"api", "cli", "terminal", "__main__", "__init__"},
     {"ui"},
@@ -70,7 +71,9 @@ def test_gradio_is_imported_only_under_ui(module: Path) -> None:
     assert part_of(module) == "ui" or "gradio" not in {name.split(".")[0] for name in imported(module)}
 
 
-@pytest.mark.parametrize("command", ["", "models", "check", "train", "predict", "evaluate", "runs", "stop", "resume"])
+@pytest.mark.parametrize(
+    "command", ["", "models", "check", "train", "predict", "evaluate", "runs", "stop", "resume", "push", "deploy"]
+)
 def test_help_loads_nothing_heavy(command: str) -> None:
     heavy = sorted(ONLY_UNDER_ML | {"numpy", "sklearn", "scipy", "pyarrow", "pandas", "PIL", "huggingface_hub"})
     code = (

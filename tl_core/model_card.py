@@ -1,32 +1,52 @@
 """The card of a trained model: from a run's report to the README.md that is saved, and published, beside the weights.
 
-All prose is in `templates/model_card.md`. Whatever that prints is escaped, so that a class or a folder may have any
-name. Must not know how the report came about, nor the Hub.
+All prose is in `templates/model_card.md`, the metadata in `card_metadata.py`. Whatever a name prints is escaped, so
+that a class or a folder may have any. Must not know how the report came about, nor how the card is published.
 """
 
 import json
 import re
-import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import ChainableUndefined, Environment, Template
 
-from tl_core import catalogue
+from tl_core.card_metadata import (
+    HUB,
+    backbone_hub_id,
+    check_card,
+    front_matter,
+    hub_dataset,
+    is_repository,
+    licence_fields,
+    one_line,
+    without_folder,
+)
 from tl_core.config import options
 
+__all__ = ["check_card", "escape_markdown", "render_card", "usage"]
+
 TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
+UNNAMED = "Image classifier"
 
 # With fewer pictures the 95 % interval (Wilson) of a class's recall can be wider than ± 25 points.
 FEW_PICTURES = 12
 MISTAKES_SHOWN = 5
 RARE_SHOWN = 10
+# Longer tables are folded away: what comes after them is worth reading too.
+ROWS_IN_SIGHT = 30
 
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]#|~$])")
-_HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-_LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+_FOLDERS = ("data", "model", "teacher")  # settings that may name a folder of somebody's computer
+
+_ESCAPES: dict[str, str | int | None] = {
+    **{letter: f"\\{letter}" for letter in "`*_{}[]#|~"},
+    **{"&": "&amp;", "<": "&lt;", ">": "&gt;"},
+    # The Hub takes what is between $$ for a formula, and between two backslashes and a bracket, escaped or not.
+    **{"\\": "&#92;", "$": "&#36;"},
+}
 
 
 class Markdown(str):
@@ -34,42 +54,64 @@ class Markdown(str):
 
 
 def render_card(
-    report: Mapping[str, Any], config: Mapping[str, Any], *, name: str | None = None, model: str = "path/to/this/folder"
+    report: Mapping[str, Any],
+    config: Mapping[str, Any],
+    *,
+    name: str | None = None,
+    model: str = "path/to/this/folder",
+    pictures: Mapping[str, str] | None = None,
 ) -> str:
     """The card as Markdown with YAML front matter. Keys that `report` or `config` lacks are left out of the card.
 
-    `name` is the title, `model` what a person passes to transformers: a folder or a Hub id.
+    `name` is the title (else the run's name, else the repository's), `model` what a person passes to transformers: a
+    folder or a Hub id. `pictures` are those that lie beside the card, {place in the repository: what it shows}; what
+    those of `result_pictures` show is known. Raises ValueError for a place outside of the repository.
     """
     data, metrics, backbone = (report.get(key) or {} for key in ("data", "metrics", "backbone"))
-    splits = data.get("splits") or {}
+    title = name or config.get("name") or _repository_name(model) or UNNAMED
     precision = report.get("precision")
+    beside = {PurePosixPath(path).stem: (_place(path), caption) for path, caption in (pictures or {}).items()}
+    matrix, curves = (beside.pop(stem, (None, ""))[0] for stem in ("confusion-matrix", "training-curves"))
     text = _template().render(
-        front_matter=Markdown(_front_matter(report, backbone)),
-        title=name or config.get("name") or "Image classifier",
+        front_matter=Markdown(front_matter(report, config, title)),
+        title=title,
         classes=data.get("classes") or {},
         data=data,
+        source=_source(report, config),
         metrics=metrics,
+        recall_intervals=any("recall_ci" in row for row in metrics.get("per_class") or []),
         mistakes=_mistakes(metrics),
         rare=[row["label"] for row in metrics.get("per_class") or [] if row["support"] < FEW_PICTURES],
         few=FEW_PICTURES,
         rare_shown=RARE_SHOWN,
+        in_sight=ROWS_IN_SIGHT,
+        matrix=matrix,
+        curves=curves,
+        other_pictures=beside.values(),
         usage=_fenced("python", usage(model)),
         made=bool(report or config),
+        stopped=report.get("stopped"),
         backbone=backbone,
+        backbone_named=_model_named(backbone),
+        on_hub=backbone_hub_id(backbone) is not None,
+        licence=licence_fields(report),
         strategy=report.get("strategy"),
         teacher=report.get("teacher") or {},
-        choice=report.get("choice"),
+        teacher_named=_model_named(report.get("teacher") or {}),
+        choice=report.get("choice") or {},
         control=report.get("control") or {},
+        parity=report.get("parity") or {},
         warnings=report.get("warnings") or [],
         refit=report.get("refit"),
         precision=precision if isinstance(precision, str) else (precision or {}).get("dtype"),
-        splits={split: images for split, images in splits.items() if type(images) is int and images},
-        tables={
-            "Setting": _settings(config),
-            "Found on the way": _plain_values(report.get("head") or report.get("training") or {}),
-            "Seconds": {part: f"{value:,.1f}" for part, value in (report.get("seconds") or {}).items() if value},
-            "Version": report.get("versions") or {},
-        },
+        precision_reason=report.get("precision_reason"),
+        splits={part: n for part, n in (data.get("splits") or {}).items() if type(n) is int and n},
+        seconds={part: value for part, value in (report.get("seconds") or {}).items() if value},
+        machine=report.get("machine") or {},
+        seed=report.get("seed"),
+        settings=_settings(config),
+        found=list(_found(report.get("training") or {})),
+        versions=report.get("versions") or {},
         command=_fenced("bash", str(report["command"])) if report.get("command") else None,
     )
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
@@ -86,12 +128,7 @@ def usage(model: str) -> str:
 
 def escape_markdown(value: object) -> str:
     """`value` as one line that shows literally in Markdown, inside a table too."""
-    text = _MARKDOWN.sub(r"\\\1", _one_line(value))
-    return "".join(_HTML.get(character, character) for character in text)
-
-
-def _one_line(value: object) -> str:
-    return "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in str(value))
+    return one_line(value).translate(str.maketrans(_ESCAPES))
 
 
 @cache
@@ -104,41 +141,79 @@ def _template() -> Template:
         undefined=ChainableUndefined,
     )
     environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
+    environment.filters["interval"] = lambda ends: f"{100 * ends[0]:.1f} % to {100 * ends[1]:.1f} %" if ends else ""
+    environment.filters["points"] = lambda share: f"{100 * share:.1f}"
     environment.filters["count"] = lambda number: f"{number:,}"
+    environment.filters["seconds"] = lambda value: f"{value:,.1f} s"
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
 
 
-def _front_matter(report: Mapping[str, Any], backbone: Mapping[str, Any]) -> str:
-    matter: dict[str, Any] = {
-        "library_name": "transformers",
-        "pipeline_tag": "image-classification",
-        "tags": ["image-classification", "vision"],
-        "metrics": ["accuracy", "f1"],
-    }
-    if report.get("strategy") not in (None, "scratch"):
-        matter["tags"].append("transfer-learning")
-    known = catalogue.find(str(backbone.get("id")))
-    licence = backbone.get("licence") or (known.licence if known else None)
-    if licence:
-        matter["license"] = licence if _LICENCE.fullmatch(licence) else "other"
-    if backbone.get("revision") and report.get("strategy") != "scratch":  # only what is on the Hub has a revision
-        matter["base_model"] = _one_line(backbone["id"])
-    # JSON is YAML too, and quotes whatever needs it.
-    return "".join(f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in matter.items())
+def _repository_name(model: str) -> str | None:
+    return model.split("/")[1] if model.count("/") == 1 and is_repository(model) else None
+
+
+def _source(report: Mapping[str, Any], config: Mapping[str, Any]) -> object:
+    """Where the images are from: a link for a dataset on the Hub, else a name without folders."""
+    dataset = hub_dataset(report, config)
+    if dataset:
+        return _link(dataset, f"{HUB}/datasets/{dataset}")
+    named = (report.get("data") or {}).get("source")
+    return named and without_folder(named)
+
+
+def _model_named(described: Mapping[str, Any]) -> object:
+    """A backbone or teacher: a link at its revision where it has a Hub id, else its name."""
+    on_hub = backbone_hub_id(described)
+    if on_hub:
+        return _link(on_hub, f"{HUB}/{on_hub}/tree/{quote(str(described['revision']), safe='')}")
+    return described.get("id") and without_folder(described["id"])
+
+
+def _link(text: str, address: str) -> Markdown:
+    return Markdown(f"[{escape_markdown(text)}]({address})")
+
+
+def _place(path: str) -> Markdown:
+    """A picture's address in the card."""
+    place = PurePosixPath(path)
+    if not path or place.is_absolute() or ".." in place.parts or ":" in path:
+        raise ValueError(f"{path!r} is no place in a repository; give one such as results/confusion-matrix.png")
+    return Markdown(quote(str(place)))
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, str]:
-    """The options of the run under the names that the command line and the page use."""
-    labels = {option.name: option.label for option in options()}
-    return {labels.get(key, key): str(value) for key, value in config.items() if value is not None}
+    """Every option of the run under the name that the command line and the page use."""
+    known = {option.name: option for option in options()}
+
+    def said(key: str, value: Any) -> str:
+        if value is None:
+            return "derived" if key in known and known[key].derived else "not given"
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        return without_folder(value) if key in _FOLDERS else str(value)
+
+    return {known[key].label if key in known else key: said(key, value) for key, value in config.items()}
 
 
-def _plain_values(values: Mapping[str, Any]) -> dict[str, str]:
-    plain = {key: value for key, value in values.items() if isinstance(value, str | int | float)}
-    return {
-        key.replace("_", " "): f"{value:.4g}" if isinstance(value, float) else str(value)
-        for key, value in plain.items()
-    }
+def _found(training: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """(what, value, why) of everything that the run derived or found on its way, nested values too."""
+    reasons = training.get("reasons") or {}
+    for key, value in training.items():
+        if key == "reasons":
+            continue
+        nested = value if isinstance(value, Mapping) else {}
+        reason = reasons.get(key) or nested.get("reason") or ""
+        rows = {f"{key}: {part}": each for part, each in nested.items() if part != "reason"} or {key: value}
+        for name, each in rows.items():
+            if isinstance(each, str | int | float):
+                yield name.replace("_", " "), _plain(each), reason
+                reason = ""  # once
+
+
+def _plain(value: str | float) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
 
 
 def _mistakes(metrics: Mapping[str, Any]) -> list[tuple[str, str, int]]:
@@ -154,7 +229,8 @@ def _mistakes(metrics: Mapping[str, Any]) -> list[tuple[str, str, int]]:
 
 
 def _fenced(language: str, code: str) -> Markdown:
-    """A code block that no run of backticks inside it can end."""
+    """A code block that no run of backticks inside it can end. Half characters, which no file may hold, become "?"."""
+    code = code.encode(errors="replace").decode()
     longest = max((len(run) for run in re.findall(r"`+", code)), default=0)
     fence = "`" * max(3, longest + 1)
     return Markdown(f"{fence}{language}\n{code}\n{fence}")

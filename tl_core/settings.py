@@ -4,6 +4,7 @@ Every limit has a name, a default and an environment variable; nothing else in t
 """
 
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,12 @@ DEFAULT_MAX_DRAFT_BYTES = 8 * 1024**3
 DEFAULT_PARALLEL_RUNS = 1
 # One visitor of a shared page must not fill the queue for the others.
 DEFAULT_WAITING_RUNS = 3
+# On a Space strangers share two cores: what one of them may ask for. Elsewhere, no such limit unless one is set.
+SPACE_MAX_IMAGES = 10_000
+SPACE_MAX_RUN_MINUTES = 30
+SPACE_KEPT_RUNS = 10
+# Where a Space's volume is mounted, when it has one (https://huggingface.co/docs/hub/spaces-storage).
+SPACE_VOLUME = Path("/data")
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
@@ -47,6 +54,11 @@ class Settings:
     parallel_runs: int = DEFAULT_PARALLEL_RUNS  # background runs that work at the same time; more wait in a queue
     max_upload_bytes: int = DEFAULT_MAX_UPLOAD_BYTES
     max_draft_bytes: int = DEFAULT_MAX_DRAFT_BYTES
+    persistent: bool = True  # whether `home` is still there after the machine was started anew
+    # Of one person where several use one page; None for as much as the machine can.
+    max_images: int | None = None  # of one training
+    max_run_minutes: int | None = None  # of one training of a backbone
+    kept_runs: int | None = None
 
     @property
     def runs_dir(self) -> Path:
@@ -69,10 +81,10 @@ class Settings:
 
 def read_settings() -> Settings:
     """Read the environment. Raises ConfigError for a number or a switch that is not one."""
-    home = os.environ.get("TL_HOME")
     on_space = "SPACE_ID" in os.environ
+    home = _home(on_space)
     return Settings(
-        home=Path(os.path.expanduser(home)).absolute() if home else Path(platformdirs.user_data_dir("tl_core", False)),
+        home=home,
         max_pixels=_whole_number("TL_MAX_PIXELS", DEFAULT_MAX_PIXELS),
         max_files=_whole_number("TL_MAX_FILES", DEFAULT_MAX_FILES),
         max_unpacked_bytes=_whole_number("TL_MAX_UNPACKED_BYTES", DEFAULT_MAX_UNPACKED_BYTES),
@@ -86,13 +98,40 @@ def read_settings() -> Settings:
         parallel_runs=_whole_number("TL_PARALLEL_RUNS", DEFAULT_PARALLEL_RUNS),
         max_upload_bytes=_whole_number("TL_MAX_UPLOAD_BYTES", DEFAULT_MAX_UPLOAD_BYTES),
         max_draft_bytes=_whole_number("TL_MAX_DRAFT_BYTES", DEFAULT_MAX_DRAFT_BYTES),
+        persistent=not on_space or _is_mounted(home),
+        max_images=_limit("TL_MAX_IMAGES", SPACE_MAX_IMAGES, on_space),
+        max_run_minutes=_limit("TL_MAX_RUN_MINUTES", SPACE_MAX_RUN_MINUTES, on_space),
+        kept_runs=_limit("TL_KEPT_RUNS", SPACE_KEPT_RUNS, on_space),
     )
+
+
+def _home(on_space: bool) -> Path:
+    """TL_HOME; else, on a Space, its volume or what is lost with the machine; else the user's data folder."""
+    if given := os.environ.get("TL_HOME"):
+        return Path(os.path.expanduser(given)).absolute()
+    if not on_space:
+        return Path(platformdirs.user_data_dir("tl_core", False))
+    kept = os.path.ismount(SPACE_VOLUME) and os.access(SPACE_VOLUME, os.W_OK)
+    return (SPACE_VOLUME if kept else Path(tempfile.gettempdir())) / "tl_core"
+
+
+def _is_mounted(home: Path) -> bool:
+    """Whether a folder lies on a volume of its own: all else on a Space is lost when that is started anew."""
+    temporary = Path(tempfile.gettempdir()).resolve()
+    above = [folder for folder in (home, *home.parents) if folder != folder.parent]
+    return temporary not in above and any(map(os.path.ismount, above))
 
 
 def _usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _limit(name: str, on_a_space: int, on_space: bool) -> int | None:
+    if on_space or os.environ.get(name):
+        return _whole_number(name, on_a_space)
+    return None
 
 
 def _whole_number(name: str, default: int) -> int:

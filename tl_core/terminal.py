@@ -238,6 +238,23 @@ def spoken_size(size: int) -> str:
     return f"{size / 1e6:,.0f} MB" if size >= 1e7 else f"{size / 1e6:.1f} MB"
 
 
+def lines_of_planned(value: dict[str, Any]) -> list[str]:
+    """What would be published: each file with its size, then where and how much."""
+    lines = []
+    for part in filter(None, (value, value.get("space"))):
+        width = max(len(f"{file['bytes']:,}") for file in part["files"])
+        lines += [f"{file['bytes']:{width},}  {printable(file['path'])}" for file in part["files"]]
+        lines.append(f"{len(part['files']):,} files of {part['bytes']:,} bytes would go to {part['url']}")
+    return lines
+
+
+def lines_of_pushed(value: dict[str, Any]) -> list[str]:
+    changes = value["changes"]
+    said = [f"{len(changes[name]):,} {name}" for name in ("new", "changed", "removed", "same") if changes[name]]
+    lines = [f"{', '.join(said)}; {value['bytes']:,} bytes sent", value["url"]]
+    return [*lines, value["space_url"]] if value.get("space_url") else lines
+
+
 def _row_of_ranking(row: dict[str, Any]) -> tuple[str, ...]:
     low, high = row["score_ci"]
     height, width = row["input_size"]

@@ -67,20 +67,20 @@ class Repository:
 
         if settings.offline:
             raise Unreachable(f"{self._not_here} and HF_HUB_OFFLINE forbids asking the Hub; unset it {self._otherwise}")
-        patience = _patience()
-        api = HfApi(endpoint=_endpoint(), token=_token())
+        seconds = first_answer_seconds()
+        api = HfApi(endpoint=endpoint(), token=_token())
 
         def ask() -> str | None:
             return api.repo_info(
                 self.id,
                 repo_type=self.kind,
                 revision=self.revision,
-                timeout=patience,
+                timeout=seconds,
                 expand=["sha"],  # type: ignore[arg-type]  # declared as one word, used as a list
             ).sha
 
         with self._plain_errors():
-            commit = _answer_within(patience, ask)
+            commit = answer_within(seconds, ask)
             if commit is None:
                 raise ValueError("the answer names no commit")
             return replace(self, revision=commit)
@@ -90,14 +90,14 @@ class Repository:
         from huggingface_hub import HfApi
         from huggingface_hub.hf_api import RepoFile
 
-        api = HfApi(endpoint=_endpoint(), token=_token())
+        api = HfApi(endpoint=endpoint(), token=_token())
 
         def ask() -> dict[str, int]:
             entries = api.list_repo_tree(self.id, recursive=True, revision=self.revision, repo_type=self.kind)
             return {entry.path: entry.size for entry in entries if isinstance(entry, RepoFile)}
 
         with self._plain_errors():
-            return _answer_within(LISTING_SECONDS, ask)
+            return answer_within(LISTING_SECONDS, ask)
 
     def kept_files(self) -> dict[str, int] | None:
         """What `files` would say, as an earlier download noted it in the cache; None where there was none."""
@@ -132,7 +132,7 @@ class Repository:
                     revision=self.revision,
                     allow_patterns=[escape(name) for name in names],
                     cache_dir=_cache_dir(),
-                    endpoint=_endpoint(),
+                    endpoint=endpoint(),
                     token=_token(),
                     local_files_only=from_cache,
                 )
@@ -162,7 +162,7 @@ class Repository:
                     f"{self} is gated: accept its terms at {self._page} and log in with `hf auth login` or HF_TOKEN"
                 ) from failure
             except errors.RepositoryNotFoundError as failure:
-                raise HubError(f"{self} is unknown at {_endpoint()}, or private; {self._spelling}") from failure
+                raise HubError(f"{self} is unknown at {endpoint()}, or private; {self._spelling}") from failure
             except errors.RevisionNotFoundError as failure:
                 raise RevisionMissing(f"{self} has no revision {self.revision!r}; its newest is main") from failure
             except errors.LocalEntryNotFoundError as failure:
@@ -171,12 +171,12 @@ class Repository:
                 raise self._refusal(failure.response.status_code) from failure
             except (httpx2.HTTPError, httpx2.InvalidURL, errors.OfflineModeIsEnabled, TimeoutError) as failure:
                 raise Unreachable(
-                    f"{_endpoint()} cannot be reached and {self._not_here}; check the connection {self._otherwise}",
+                    f"{endpoint()} cannot be reached and {self._not_here}; check the connection {self._otherwise}",
                     [f"{type(failure).__name__}: {failure}".rstrip(": ")],
                 ) from failure
             except (ValueError, KeyError, errors.FileMetadataError) as failure:
                 raise Unreachable(
-                    f"what answers at {_endpoint()} is not the Hub (perhaps a network's log-in page) and "
+                    f"what answers at {endpoint()} is not the Hub (perhaps a network's log-in page) and "
                     f"{self._not_here}; check the connection {self._otherwise}",
                     [f"{type(failure).__name__}: {failure}"],
                 ) from failure
@@ -191,19 +191,19 @@ class Repository:
     def _refusal(self, status: int) -> HubError:
         if status in (401, 403):
             return HubError(
-                f"{_endpoint()} refused your access token for {self} (status {status}); renew it with `hf auth login`, "
+                f"{endpoint()} refused your access token for {self} (status {status}); renew it with `hf auth login`, "
                 "or unset HF_TOKEN"
             )
         if status == 429:
-            return Unreachable(f"{_endpoint()} had too many requests from here to send {self}; wait some minutes")
-        return Unreachable(f"{_endpoint()} answered with an error for {self} (status {status}); try again later")
+            return Unreachable(f"{endpoint()} had too many requests from here to send {self}; wait some minutes")
+        return Unreachable(f"{endpoint()} answered with an error for {self} (status {status}); try again later")
 
     def __str__(self) -> str:
         return f"the {self.kind} {self.id}"
 
     @property
     def _page(self) -> str:
-        return f"{_endpoint()}/{'datasets/' if self.kind == 'dataset' else ''}{self.id}"
+        return f"{endpoint()}/{'datasets/' if self.kind == 'dataset' else ''}{self.id}"
 
     @property
     def _spelling(self) -> str:
@@ -224,7 +224,7 @@ class Repository:
         return f"or use an embedded model: {names}" if names else "or give the folder of a model"
 
 
-def _answer_within(seconds: float, ask: Callable[[], Answer]) -> Answer:
+def answer_within(seconds: float, ask: Callable[[], Answer]) -> Answer:
     """`ask()`, or TimeoutError. Looking up a host's name ignores a connection's time limit, so a question without an
     answer is left behind in a thread that does not keep the program from ending."""
     answer: Future[Answer] = Future()
@@ -247,11 +247,12 @@ def _token() -> bool | None:
     return False if read_settings().shared else None
 
 
-def _endpoint() -> str:
-    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
-    if not endpoint.startswith(("http://", "https://")):
-        raise ConfigError(f"the environment variable HF_ENDPOINT is {endpoint!r}; it must begin with https://")
-    return endpoint
+def endpoint() -> str:
+    """The Hub's address. Raises ConfigError where HF_ENDPOINT holds none."""
+    address = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
+    if not address.startswith(("http://", "https://")):
+        raise ConfigError(f"the environment variable HF_ENDPOINT is {address!r}; it must begin with https://")
+    return address
 
 
 def _cache_dir() -> str | None:
@@ -263,6 +264,7 @@ def _cache_dir() -> str | None:
     return None
 
 
-def _patience() -> float:
+def first_answer_seconds() -> float:
+    """How long the first answer of the Hub is waited for."""
     text = os.environ.get("HF_HUB_ETAG_TIMEOUT", "")
     return float(text) if text.isdecimal() else FIRST_ANSWER_SECONDS

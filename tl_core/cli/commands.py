@@ -1,12 +1,5 @@
-"""The command line: words in, one answer out. Everything a command does is done elsewhere.
+"""The commands about images, models and runs, each a call of `tl_core.api` and what is said of its answer."""
 
-With --json exactly one JSON object goes to stdout; progress, notes and errors go to stderr. Exit codes: 0 done, 2 the
-person can mend it, 130 interrupted, 1 our fault. What a command needs is imported
-when it runs, so that --help answers at once.
-"""
-
-import io
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +8,9 @@ from typing import Any
 import click
 
 from tl_core import __version__
+from tl_core.cli.answers import INTERRUPTED, answer, json_option
 from tl_core.config import TrainConfig, options, read_config_file
-from tl_core.errors import TLError, printable
+from tl_core.errors import printable
 from tl_core.options import flag
 from tl_core.terminal import (
     Progress,
@@ -28,52 +22,6 @@ from tl_core.terminal import (
     lines_of_training,
     spoken_place,
 )
-
-INTERRUPTED = 130
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # file names need not fit the terminal's encoding
-            stream.reconfigure(errors="backslashreplace")
-    given = sys.argv[1:] if arguments is None else arguments
-    try:
-        result = cli.main(args=arguments, prog_name="python -m tl_core", standalone_mode=False)
-        return result if isinstance(result, int) else 0
-    except TLError as failure:
-        return _fail(failure.message, failure.details, as_json="--json" in given)
-    except click.exceptions.NoArgsIsHelpError as request:
-        click.echo(request.ctx.get_help())
-        return 0
-    except click.ClickException as failure:
-        return _fail(printable(failure.format_message()), (), as_json="--json" in given)
-    except (KeyboardInterrupt, click.Abort):
-        if "--json" in given:
-            click.echo(json.dumps({"error": "interrupted", "details": []}))
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
-
-
-def _fail(message: str, details: tuple[str, ...], *, as_json: bool) -> int:
-    if as_json:
-        click.echo(json.dumps({"error": message, "details": list(details)}))
-    print(f"error: {message}", file=sys.stderr)
-    for line in details:
-        print(f"  {line}", file=sys.stderr)
-    return 2
-
-
-def _answer(as_json: bool, value: dict[str, Any], lines: list[str]) -> None:
-    if as_json:
-        click.echo(json.dumps(value))
-    else:
-        for line in lines:
-            click.echo(line)
-
-
-def _json_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
 
 
 def _column_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -107,23 +55,23 @@ def _sentence(text: str) -> str:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="tl_core")
 def cli() -> None:
-    """Teach an image classifier: check pictures, train, judge, predict."""
+    """Teach an image classifier: check pictures, train, judge, predict, share."""
 
 
 @cli.command()
-@_json_option
+@json_option
 def models(as_json: bool) -> None:
     """List backbones to start from, embedded ones first, with what these cost for each image on this machine."""
     from tl_core import api
 
     found = api.models(measure=True)
-    _answer(as_json, {"models": found}, lines_of_models(found))
+    answer(as_json, {"models": found}, lines_of_models(found))
 
 
 @cli.command()
 @click.argument("data")
 @_column_options
-@_json_option
+@json_option
 def check(data: str, image_column: str | None, label_column: str | None, as_json: bool) -> None:
     """Look at DATA before training: classes, broken files, duplicates, splits.
 
@@ -135,7 +83,7 @@ def check(data: str, image_column: str | None, label_column: str | None, as_json
 
     with Progress() as progress:
         report = api.check(data, image_column=image_column, label_column=label_column, ticker=progress.show)
-    _answer(as_json, report.to_json(), render(report))
+    answer(as_json, report.to_json(), render(report))
 
 
 @cli.command()
@@ -158,7 +106,7 @@ def check(data: str, image_column: str | None, label_column: str | None, as_json
     help="Of the sample and the folds; the images that a training with this seed tests on are left out.",
 )
 @_column_options
-@_json_option
+@json_option
 def rank(
     data: str,
     models: str | None,
@@ -187,7 +135,7 @@ def rank(
         )
     for entry in value["failed"]:
         print(f"left out: {printable(entry['id'])}: {printable(entry['reason'])}", file=sys.stderr)
-    _answer(as_json, value, lines_of_ranking(value))
+    answer(as_json, value, lines_of_ranking(value))
 
 
 @cli.command()
@@ -196,7 +144,7 @@ def rank(
 @click.option(
     "--background", is_flag=True, help="Return at once; a process of its own does the work, when its turn has come."
 )
-@_json_option
+@json_option
 def train(config_file: Path | None, background: bool, as_json: bool, **given: str | bool | None) -> int:
     """Train a classifier and measure it on images it has not seen."""
     from tl_core import api
@@ -218,7 +166,7 @@ def train(config_file: Path | None, background: bool, as_json: bool, **given: st
 @click.option(
     "--background", is_flag=True, help="Return at once; a process of its own does the work, when its turn has come."
 )
-@_json_option
+@json_option
 def resume(run: str, background: bool, as_json: bool) -> int:
     """Continue RUN from its last checkpoint, after a stop, a crash or a kill."""
     from tl_core import api
@@ -237,13 +185,13 @@ def _say_started(run: Any, as_json: bool) -> int:
     view = run.view(queue_of(read_settings()))
     doing = f"waits for its turn, {spoken_place(view.place)}" if view.place else "works in the background"
     line = f"run {run.id} {doing}; `python -m tl_core runs` shows how far it is"
-    _answer(as_json, {"run_id": run.id, "run_dir": str(run.dir), "place": view.place}, [line])
+    answer(as_json, {"run_id": run.id, "run_dir": str(run.dir), "place": view.place}, [line])
     return 0
 
 
 def _say_ended(report: dict[str, Any], as_json: bool) -> int:
-    answer = {key: value for key, value in report.items() if key != "predictions"}
-    _answer(as_json, answer, lines_of_training(report))
+    told = {key: value for key, value in report.items() if key != "predictions"}
+    answer(as_json, told, lines_of_training(report))
     return INTERRUPTED if report["stopped"] else 0
 
 
@@ -253,7 +201,7 @@ def _say_ended(report: dict[str, Any], as_json: bool) -> int:
 @click.option(
     "--top", metavar="N", default=5, show_default=True, type=click.IntRange(min=0), help="Labels per image, 0: all."
 )
-@_json_option
+@json_option
 def predict(model: str, images: tuple[str, ...], top: int, as_json: bool) -> None:
     """Ask MODEL what each IMAGE shows.
 
@@ -266,7 +214,7 @@ def predict(model: str, images: tuple[str, ...], top: int, as_json: bool) -> Non
     value = api.predict(model, images, top=top)
     for entry in value["skipped"]:
         print(f"left out: {printable(entry['file'])}: {entry['reason']}", file=sys.stderr)
-    _answer(as_json, value, lines_of_predictions(value["predictions"]))
+    answer(as_json, value, lines_of_predictions(value["predictions"]))
 
 
 @cli.command()
@@ -274,7 +222,7 @@ def predict(model: str, images: tuple[str, ...], top: int, as_json: bool) -> Non
 @click.argument("data")
 @click.option("--split", type=click.Choice(["train", "validation", "test", "all"]), help="Part of DATA to judge on.")
 @_column_options
-@_json_option
+@json_option
 def evaluate(
     model: str, data: str, split: str | None, image_column: str | None, label_column: str | None, as_json: bool
 ) -> None:
@@ -293,23 +241,23 @@ def evaluate(
             label_column=label_column,
             ticker=progress.show,
         )
-    _answer(as_json, value, lines_of_evaluation(value))
+    answer(as_json, value, lines_of_evaluation(value))
 
 
 @cli.command()
-@_json_option
+@json_option
 def runs(as_json: bool) -> None:
     """List runs, newest last."""
     from tl_core import api
 
     views = api.runs()
-    _answer(as_json, {"runs": views}, lines_of_runs(views))
+    answer(as_json, {"runs": views}, lines_of_runs(views))
 
 
 @cli.command()
 @click.argument("run")
 @click.option("--now", is_flag=True, help="End the process at once; work since the last checkpoint is lost.")
-@_json_option
+@json_option
 def stop(run: str, now: bool, as_json: bool) -> None:
     """End RUN after its current step, or take it out of the queue; what was reached is kept."""
     from tl_core import api
@@ -319,4 +267,4 @@ def stop(run: str, now: bool, as_json: bool) -> None:
     words = "was ended" if view["state"] == "lost" else f"has ended ({view['state']})"
     advice = f"; `python -m tl_core resume {view['run_id']}` continues it" if view["state"] in RESUMABLE_STATES else ""
     line = f"run {view['run_id']} {words}{advice}"
-    _answer(as_json, view, [line])
+    answer(as_json, view, [line])

@@ -1,0 +1,50 @@
+"""The commands that publish: a run's model, and this app."""
+
+from typing import Any
+
+import click
+
+from tl_core.cli.answers import answer, json_option
+from tl_core.terminal import Progress, lines_of_planned, lines_of_pushed
+
+
+@click.command()
+@click.argument("run")
+@click.option("--repo-id", required=True, metavar="OWNER/NAME", help="Where: you, or an organisation of yours.")
+@click.option("--private", is_flag=True, help="Only you, or the organisation, can see it.")
+@click.option("--space", is_flag=True, help="Also a Space, OWNER/NAME-demo, where anybody can try the model.")
+@click.option("--examples", is_flag=True, help="With --space: show a test picture of each class, which is then public.")
+@click.option("--replace", is_flag=True, help="Change what is there already.")
+@click.option("--dry-run", is_flag=True, help="List the files and their sizes; needs neither token nor network.")
+@json_option
+def push(run: str, as_json: bool, dry_run: bool, **given: Any) -> None:
+    """Publish the model of RUN on the Hugging Face Hub, with a card that says what it is and how good.
+
+    The access token is HF_TOKEN or that of `hf auth login`. After an interruption the same command goes on.
+    """
+    from tl_core import api
+
+    with Progress() as progress:
+        value = api.push(run, **given, dry_run=dry_run, ticker=progress.show)
+    answer(as_json, value, lines_of_planned(value) if dry_run else lines_of_pushed(value))
+
+
+@click.command()
+@click.option("--repo-id", required=True, metavar="OWNER/NAME", help="Where: you, or an organisation of yours.")
+@click.option("--private", is_flag=True, help="Only you, or the organisation, can open it.")
+@click.option(
+    "--hardware", metavar="NAME", help="What the Space suggests to those who duplicate it.  [default: cpu-basic]"
+)
+@click.option("--replace", is_flag=True, help="Take the place of what another app has there.")
+@click.option("--dry-run", is_flag=True, help="List the files and their sizes; needs neither token nor network.")
+@json_option
+def deploy(as_json: bool, dry_run: bool, **given: Any) -> None:
+    """Put this app on a Hugging Face Space. A second time sends only what has changed.
+
+    The access token is HF_TOKEN or that of `hf auth login`.
+    """
+    from tl_core import api
+
+    with Progress() as progress:
+        value = api.deploy(**given, dry_run=dry_run, ticker=progress.show)
+    answer(as_json, value, lines_of_planned(value) if dry_run else lines_of_pushed(value))
