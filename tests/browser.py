@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,7 @@ STEPS = {
     "Train": "#train-model",
     "Watch": "#runs-list",
     "Results": "#results-run",
+    "Share": "#share-run",
 }
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # In a container Chromium has no sandbox and no graphics card; the rest keeps it from calling anybody by itself.
@@ -65,8 +66,9 @@ class App:
 
 
 @contextmanager
-def running_app(folder: Path, *, shared: bool = False) -> Iterator[App]:
-    """`python app.py` until the block ends; nothing that it started outlives it, and it has printed no traceback."""
+def running_app(folder: Path, *, shared: bool = False, more: Mapping[str, str] | None = None) -> Iterator[App]:
+    """`python app.py`, with `more` in its environment, until the block ends; nothing that it started outlives it, and
+    it has printed no traceback."""
     home, stderr = folder / "home", folder / "stderr.txt"
     environment = {
         **os.environ,
@@ -77,6 +79,7 @@ def running_app(folder: Path, *, shared: bool = False) -> Iterator[App]:
         "GRADIO_TEMP_DIR": str(folder / "gradio"),
         "OMP_NUM_THREADS": "1",
         "PYTHONUNBUFFERED": "1",
+        **(more or {}),
     }
     with stderr.open("wb") as errors:
         process = subprocess.Popen(

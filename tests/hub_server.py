@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
 from threading import Thread
+from time import sleep
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import hub_writing
 from hub_state import Fault, Files, Hub, Person, Repo, commit, content_id, git_id, is_large
@@ -75,6 +76,10 @@ class _Handler(BaseHTTPRequestHandler):
         if fault and fault.kind == "silent":
             self.hub.awake.wait()
             return self._hang_up()
+        if fault and fault.kind == "slow":
+            sleep(1)
+        if fault and fault.kind == "gateway":
+            return self._send(502, b"<html><h1>502 Bad Gateway</h1></html>", {"Content-Type": "text/html"})
         if fault and fault.kind == "wrong-hash":
             body = bytes([body[0] ^ 1]) + body[1:]
         self._unheard = bool(fault) and fault.kind == "unheard"
@@ -84,6 +89,9 @@ class _Handler(BaseHTTPRequestHandler):
         # A revision may hold slashes, which arrive encoded: first split, then decode.
         path = urlsplit(self.path).path
         parts = [unquote(part) for part in path.strip("/").split("/")]
+        for before, now in self.hub.moved.items():
+            if f"/{before}/" in f"{path}/":
+                return self._send(307, b"", {"Location": self.path.replace(before, now)})
         if path in self.hub.bodies:
             return self._send(200, self.hub.bodies[path], {"Content-Type": "text/html"})
         if parts == ["api", "whoami-v2"]:
@@ -113,6 +121,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(repo.status, "", "Internal Error - We're working hard to fix this as soon as possible!")
         if repo.private and not self._may_read(repo, name):
             return self._refuse(404 if self._token else 401, "RepoNotFound", "Repository not found")
+        if repo.unseen:
+            repo.unseen -= 1
+            return self._refuse(404, "RepoNotFound", "Repository not found")
         verb, revision, path = (rest[0] if rest else "revision"), (rest[1] if len(rest) > 1 else "main"), rest[2:]
         files = repo.at(revision)
         if files is None:
@@ -120,10 +131,20 @@ class _Handler(BaseHTTPRequestHandler):
         if in_api and verb == "revision":
             return self._json(_information(repo, name, files))
         if in_api and verb == "tree":
-            return self._json(_tree(files))
+            return self._listing(_tree(files))
         if not in_api and verb == "resolve":
             return self._file(repo, files, "/".join(path))
         self._refuse(404, "", f"Cannot {self.command} {self.path}")
+
+    def _listing(self, entries: list[dict[str, Any]]) -> None:
+        """A page of them, and where the next one is."""
+        address, _, asked = self.path.partition("?")
+        wishes = dict(parse_qsl(asked))
+        start = int(wishes.pop("cursor", 0))
+        end = start + self.hub.page
+        following = urlencode({**wishes, "cursor": end})
+        more = {"Link": f'<{self.hub.url}{address}?{following}>; rel="next"'} if end < len(entries) else {}
+        self._json(entries[start:end], headers=more)
 
     def _file(self, repo: Repo, files: Files, path: str) -> None:
         if repo.gated and self._token not in repo.readers:
@@ -148,7 +169,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _may_read(self, repo: Repo, name: str) -> bool:
         person = self.hub.person(self._token)
-        return self._token in repo.readers or (person is not None and person.may_write(name))
+        theirs = repo.made_by == self._token or (person is not None and person.may_write(name))
+        return self._token in repo.readers or theirs
 
     def _fail(self, fault: Fault, status: int) -> None:
         code = "RepoNotFound" if status == 404 else ""
@@ -203,13 +225,28 @@ def _whoami(person: Person) -> dict[str, Any]:
     if person.role == "fineGrained":
         kinds = {person.name: "user", **dict.fromkeys(person.orgs, "org")}
         scoped = [
-            {"entity": {"_id": "1", "type": kinds.get(name, "model"), "name": name}, "permissions": ["repo.write"]}
+            {
+                "entity": {"_id": "1", "type": kinds.get(name, _kind_of(name)), "name": name.removeprefix("spaces/")},
+                "permissions": ["repo.write"],
+            }
             for name in person.writes
         ]
         reading = {"entity": {"_id": "1", "type": "user", "name": person.name}, "permissions": ["repo.content.read"]}
         auth["accessToken"]["fineGrained"] = {"canReadGatedRepos": False, "global": [], "scoped": [*scoped, reading]}
     orgs = [{"type": "org", "id": "2", "name": name, "roleInOrg": role} for name, role in person.orgs.items()]
-    return {"type": "user", "id": "1", "name": person.name, "fullname": "Test Er", "orgs": orgs, "auth": auth}
+    return {
+        "type": "user",
+        "id": "1",
+        "name": person.name,
+        "fullname": "Test Er",
+        "avatarUrl": "",
+        "orgs": orgs,
+        "auth": auth,
+    }
+
+
+def _kind_of(name: str) -> str:
+    return "space" if name.startswith("spaces/") else "model"
 
 
 def _information(repo: Repo, name: str, files: Files) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import PurePosixPath
 from threading import Event, Lock
 
@@ -30,10 +31,20 @@ class Repo:
     status: int | None = None  # answer everything with this
     history: list[Files] = field(default_factory=list)  # what main held before, oldest first
     messages: list[str] = field(default_factory=lambda: ["initial commit"])
-    variables: dict[str, str] = field(default_factory=dict)  # a Space's
-    secrets: dict[str, str] = field(default_factory=dict)
     sdk: str | None = None
-    hardware: str = "cpu-basic"
+    made_by: str | None = None  # the token that it was created with
+    unseen: int = 0  # so many questions about it are still answered as if it were not there
+
+    def put(self, message: str, files: Files) -> None:
+        """A commit of somebody's, past all that is asked of them."""
+        self.history.append(self.files)
+        self.files = self.files | files
+        self.messages.append(message)
+
+    def ignores(self, path: str) -> bool:
+        """As .gitignore says, as far as tests write one: names with stars, and folders that end in a slash."""
+        rules = self.files.get(".gitignore", b"").decode().split()
+        return any(path.startswith(rule) if rule.endswith("/") else fnmatch(path, rule) for rule in rules)
 
     def at(self, revision: str) -> Files | None:
         """The files of a branch or a commit."""
@@ -45,7 +56,8 @@ class Repo:
 @dataclass(frozen=True)
 class Person:
     """Whom a token belongs to. `role` is the token's: write, read, fineGrained (for the names in `writes`: of people,
-    organisations and repositories) or oauth. `orgs` are the person's roles in organisations: admin, write, …, read."""
+    organisations and repositories) or oauth (for what it has created, and for the repositories in `writes`). `orgs` are
+    the person's roles in organisations: admin, write, …, read. Of Spaces, `writes` has the names with "spaces/"."""
 
     name: str
     orgs: Mapping[str, str] = field(default_factory=dict)
@@ -57,15 +69,17 @@ class Person:
         return theirs and self.role != "read" and (self.role != "fineGrained" or owner in self.writes)
 
     def may_write(self, name: str) -> bool:
-        """`name`: owner/name, without a prefix."""
-        return self.may_create(name.split("/")[0]) or (self.role == "fineGrained" and name in self.writes)
+        if self.role in ("fineGrained", "oauth") and name in self.writes:
+            return True
+        return self.role != "oauth" and self.may_create(name.removeprefix("spaces/").split("/")[0])
 
 
 @dataclass
 class Fault:
     """`kind`: a status (401, 403, 404, 409, 429, 500, …); "cut": the connection ends amid what is received;
     "wrong-hash": what arrives is damaged; "unheard": all is done, and the connection ends before the answer;
-    "silent": no answer until `Hub.awake` is set."""
+    "silent": no answer until `Hub.awake` is set; "gateway": a page of words and status 502;
+    "slow": the answer, after a second."""
 
     method: str
     path: str
@@ -89,6 +103,9 @@ class Hub:
     objects: dict[str, bytes] = field(default_factory=dict)  # the large-file storage: SHA-256: content
     parts: dict[tuple[str, int], bytes] = field(default_factory=dict)
     part_bytes: int | None = None  # larger files arrive in parts of this size
+    page: int = 1000  # so many files are told at once
+    delay: int = 0  # of a new repository: `Repo.unseen`
+    moved: dict[str, str] = field(default_factory=dict)  # a repository's name before: its name now
     faults: list[Fault] = field(default_factory=list)
     bodies: dict[str, bytes] = field(default_factory=dict)  # path: answer with this, whatever is asked
     lock: Lock = field(default_factory=Lock)

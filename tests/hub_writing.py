@@ -1,4 +1,4 @@
-"""What the small Hub of the tests answers where it is written to: repositories, large files, commits, Spaces' settings.
+"""What the small Hub of the tests answers where it is written to: repositories, large files, commits.
 
 Shapes as huggingface_hub sends and expects them; refusals with the statuses and words of the Hub.
 """
@@ -86,7 +86,7 @@ def _writable(hub: Hub, asked: Asked, name: str) -> Repo:
         )
     if repo is None:
         raise Refused(404, "Repository not found", "RepoNotFound")
-    if not person.may_write(name.removeprefix("spaces/").removeprefix("datasets/")):
+    if not person.may_write(name) and repo.made_by != asked.token:
         raise Refused(403, "Forbidden: you must use a write token to upload to a repository.")
     return repo
 
@@ -112,7 +112,8 @@ def _create(hub: Hub, asked: Asked) -> Answer:
         if wish.get("sdk") not in SDKS:
             raise Refused(400, '"sdk" must be one of [gradio, docker, static, streamlit]')
         files["README.md"] = SPACE_CARD
-    hub.repos[name] = Repo(files, private=wish.get("visibility") == "private", sdk=wish.get("sdk"))
+    made: dict[str, Any] = {"private": wish.get("visibility") == "private", "sdk": wish.get("sdk")}
+    hub.repos[name] = Repo(files, **made, made_by=asked.token, unseen=hub.delay)
     return Answer({"url": url, "name": f"{owner}/{wish['name']}", "id": "1"})
 
 
@@ -137,7 +138,7 @@ def _preupload(repo: Repo, hub: Hub, asked: Asked, name: str) -> Answer:
         return {
             "path": path,
             "uploadMode": "lfs" if is_large(path, base64.b64decode(file["sample"])) else "regular",
-            "shouldIgnore": False,
+            "shouldIgnore": repo.ignores(path),
             "oid": None if held is None else content_id(path, held),
         }
 
@@ -228,35 +229,9 @@ def _commits(repo: Repo) -> Answer:
     return Answer(entries[::-1])
 
 
-def _variables(repo: Repo, hub: Hub, asked: Asked, name: str) -> Answer:
-    _set(repo.variables, asked)
-    return Answer({key: {"value": value} for key, value in repo.variables.items()})
+def _may(repo: Repo, hub: Hub, asked: Asked, name: str) -> Answer:
+    """Whoever is answered at all may write."""
+    return Answer({})
 
 
-def _secrets(repo: Repo, hub: Hub, asked: Asked, name: str) -> Answer:
-    _set(repo.secrets, asked)
-    return Answer({key: {} for key in repo.secrets})  # what one holds is never told
-
-
-def _set(values: dict[str, str], asked: Asked) -> None:
-    if asked.method == "POST":
-        values[asked.json["key"]] = asked.json["value"]
-    elif asked.method == "DELETE":
-        values.pop(asked.json["key"], None)
-
-
-def _hardware(repo: Repo, hub: Hub, asked: Asked, name: str) -> Answer:
-    if asked.method == "POST":
-        repo.hardware = asked.json["flavor"]
-    hardware = {"current": repo.hardware, "requested": repo.hardware}
-    return Answer({"stage": "RUNNING", "hardware": hardware, "storage": None, "gcTimeout": 172800})
-
-
-_VERBS = {
-    "preupload": _preupload,
-    "commit": _commit,
-    "variables": _variables,
-    "secrets": _secrets,
-    "hardware": _hardware,
-    "runtime": _hardware,
-}
+_VERBS = {"preupload": _preupload, "commit": _commit, "auth-check": _may}

@@ -53,10 +53,33 @@ def test_a_fine_grained_token_may_what_it_names(hub: Hub, settings: Settings) ->
     with pytest.raises(HubError, match="may not create repositories for 'ada'; allowed: admins; take one of these"):
         check_may_create(other, "ada/dogs")
     single = with_token(hub, settings, Person("ada", ROLES, "fineGrained", ("ada/cats",)))
-    with pytest.raises(HubError, match=r"may not write to ada/dogs \(only to ada/cats\); make one"):
+    with pytest.raises(HubError, match=r"may not write to ada/dogs \(only to the model ada/cats\); make one"):
         check_may_create(single, "ada/dogs")
     nothing = with_token(hub, settings, Person("ada", ROLES, "fineGrained"))
     assert nothing.may_write is False
+
+
+def test_a_grant_for_one_repository_writes_to_it_and_creates_nothing(hub: Hub, settings: Settings) -> None:
+    account = with_token(hub, settings, Person("ada", {}, "fineGrained", ("ada/cats", "spaces/ada/dogs")))
+    assert account.repositories == (("model", "ada/cats"), ("space", "ada/dogs"))
+    check_may_create(account, "ada/cats", kind="model", there=True)
+    with pytest.raises(HubError, match=rf"ada/cats and not create it, .*; create it at {hub.url}/new, or use a token"):
+        check_may_create(account, "ada/cats", kind="model", there=False)
+    with pytest.raises(HubError, match=r"may not write to ada/cats \(only to the model ada/cats, the space ada/dogs\)"):
+        check_may_create(account, "ada/cats", kind="space", there=True)
+
+
+def test_a_hub_that_has_answered_may_take_its_time(
+    hub: Hub, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repository, "FIRST_ANSWER_SECONDS", 0.3)
+    hub.people[TOKEN] = Person("ada")
+    hub.fail("GET", "whoami", 1, "slow")
+    with pytest.raises(repository.Unreachable, match="cannot be reached for your account"):
+        account_of(TOKEN, settings)
+    assert account_of(TOKEN, settings).name == "ada"
+    hub.fail("GET", "whoami", 1, "slow")
+    assert account_of(TOKEN, settings).name == "ada"
 
 
 def test_a_foreign_owner_is_refused_with_the_allowed_ones() -> None:
@@ -72,7 +95,7 @@ def test_a_foreign_owner_is_refused_with_the_allowed_ones() -> None:
     "name", ["", "cats", "ada/", "ada/ca ts", "ada/cats.git", "ada/a--b", "ada/" + "x" * 97, "a/b/c"]
 )
 def test_what_cannot_be_a_name_is_refused_with_the_rule(name: str) -> None:
-    said = r"cannot be the name of a repository: it looks like ada/my-model, with letters, digits, .* at most 96"
+    said = r"cannot be a repository's name; it must be owner/name, .* of letters, digits, .* at most 96"
     with pytest.raises(HubError, match=said):
         check_may_create(Account("ada"), name)
 
@@ -117,7 +140,7 @@ def test_no_network_and_a_forbidden_hub_are_said(use_hub: UseHub, settings: Sett
 @pytest.mark.parametrize("answer", [b"<html>Welcome</html>", b"[]", b"{}", b'{"name": 1}'])
 def test_a_log_in_page_is_not_taken_for_an_account(hub: Hub, settings: Settings, answer: bytes) -> None:
     hub.bodies["/api/whoami-v2"] = answer
-    with pytest.raises(HubError, match=r"is not the Hub, or not well .*; check the connection and HF_ENDPOINT"):
+    with pytest.raises(HubError, match=r"is not the Hub, or it is in trouble .* check the connection and HF_ENDPOINT"):
         account_of(TOKEN, settings)
 
 

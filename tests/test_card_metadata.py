@@ -14,6 +14,17 @@ from tl_core.errors import HubError
 from tl_core.model_card import check_card, render_card
 
 
+@pytest.fixture(autouse=True)
+def _the_hub_of_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_ENDPOINT")  # nothing is asked of it
+
+
+def test_links_lead_to_the_hub_that_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.example.org/")
+    card = render_card(a_report(["cat", "dog"]), {})
+    assert "(https://hub.example.org/owner/net/tree/c0ffee)" in card and "huggingface.co" not in card
+
+
 def test_the_front_matter_is_what_the_hub_expects() -> None:
     card = render_card(a_report(["cat", "dog"]), {}, name="Leaves")
     assert front_matter(card) == {

@@ -15,7 +15,7 @@ from hub_server import Hub, Person, Repo, UseHub
 
 import tl_core
 from tl_core.cli import main
-from tl_core.deployment import OURS, app_files
+from tl_core.deployment import COMMIT_TITLE, OURS, app_files
 from tl_core.runs import Run
 
 TOKEN = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz"
@@ -116,7 +116,9 @@ def test_deployed_twice_nothing_is_sent_and_then_only_what_has_changed(
     assert (again["bytes"], again["commit"]) == (0, first["commit"])
     assert mine.bytes_of("PUT") == 0 and not [line for line, _ in mine.received if "/commit/" in line]
 
-    space.files |= {"app.py": b"an older version", "tl_core/gone.py": b"", "notes.txt": b"their own"}
+    # As an older version of the app left it, with a file of somebody's.
+    space.put("Add notes", {"notes.txt": b"their own"})
+    space.put(COMMIT_TITLE, {"app.py": b"an older version", "tl_core/gone.py": b""})
     changes = say(capsys, "deploy", "--repo-id", APP)["changes"]
     assert (changes["new"], changes["changed"], changes["removed"]) == ([], ["app.py"], ["tl_core/gone.py"])
     assert space.files["notes.txt"] == b"their own"
@@ -130,6 +132,36 @@ def test_another_app_is_replaced_only_when_asked(mine: Hub, capsys: pytest.Captu
     assert mine.repos[f"spaces/{APP}"].files == theirs
     say(capsys, "deploy", "--repo-id", APP, "--replace")
     assert {"other.py", OURS} <= set(mine.repos[f"spaces/{APP}"].files)
+
+
+def test_an_app_that_somebody_has_changed_is_theirs(mine: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    say(capsys, "deploy", "--repo-id", APP)
+    space = mine.repos[f"spaces/{APP}"]
+    space.put("Update app.py", {"app.py": b"mine", "tl_core/extra.py": b"mine"})
+    edited = dict(space.files)
+    refused = say(capsys, "deploy", "--repo-id", APP, code=2)["error"]
+    assert "app.py replaced; tl_core/extra.py deleted" in refused and "--replace" in refused
+    assert space.files == edited
+    changes = say(capsys, "deploy", "--repo-id", APP, "--replace")["changes"]
+    assert (changes["changed"], changes["removed"]) == (["app.py"], ["tl_core/extra.py"])
+    say(capsys, "deploy", "--repo-id", APP)
+
+
+def test_a_renamed_app_is_not_overwritten(mine: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    say(capsys, "deploy", "--repo-id", "me/school")
+    mine.moved[f"spaces/{APP}"] = "spaces/me/school"
+    assert "is called me/school now" in say(capsys, "deploy", "--repo-id", APP, "--replace", code=2)["error"]
+
+
+def test_a_public_app_is_not_called_private(mine: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    say(capsys, "deploy", "--repo-id", APP)
+    assert "exists and is public" in say(capsys, "deploy", "--repo-id", APP, "--private", code=2)["error"]
+    mine.repos[f"spaces/{APP}"].private = True
+    assert say(capsys, "deploy", "--repo-id", APP)["private"]
+
+
+def test_examples_without_a_demo_are_a_mistake(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "add --space" in say(capsys, "push", run.id, "--repo-id", NAME, "--examples", code=2)["error"]
 
 
 def test_an_interrupted_deployment_goes_on(mine: Hub, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from importlib.metadata import metadata, version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -48,10 +49,7 @@ def test_what_is_sent_is_the_app_and_nothing_else() -> None:
 
 
 def test_no_file_of_the_package_is_left_out() -> None:
-    known = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "tl_core", "spaces_config"],
-        **{"cwd": ROOT, "capture_output": True, "text": True},
-    )
+    known = subprocess.run(["git", "ls-files", "tl_core", "spaces_config"], cwd=ROOT, capture_output=True, text=True)
     if known.returncode:
         pytest.skip("not a git checkout")
     there = {name for name in known.stdout.splitlines() if (ROOT / name).is_file()}
@@ -66,6 +64,24 @@ def test_what_an_editor_leaves_behind_is_not_sent(monkeypatch: pytest.MonkeyPatc
     before = set(app_files())
     monkeypatch.setattr(deployment, "PROJECT", copied)
     assert set(app_files()) == before
+
+
+def test_of_a_checkout_only_what_git_knows_is_sent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copied = unpack(tmp_path / "copy")
+    before = set(app_files())
+    for command in (["init", "-q"], ["add", "."]):
+        subprocess.run(["git", *command], cwd=copied, check=True)
+    (copied / ".gitignore").write_text("private.json\n")
+    (copied / "tl_core" / "private.json").write_text("{}")
+    (copied / "tl_core" / "notes.md").write_text("mine")
+    monkeypatch.setattr(deployment, "PROJECT", copied)
+    assert set(app_files()) == before
+    assert "tl_core/notes.md, tl_core/private.json" in caplog.text
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="git cannot be asked which files of"):
+        app_files()
 
 
 def test_a_copy_on_a_space_can_be_deployed_from_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -167,6 +183,33 @@ def test_a_volume_is_used_when_there_is_one(space: Path, monkeypatch: pytest.Mon
     assert found.home == space / "tl_core"
     monkeypatch.setattr("os.access", lambda path, mode: False)
     assert not read_settings().persistent
+
+
+@pytest.mark.parametrize("lacking", ["locks", "adding", "renaming"])
+def test_a_volume_that_cannot_hold_runs_is_left_alone(
+    space: Path, monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("Operation not supported")
+
+    def open_unless_added_to(path: Path, mode: str = "r", *more: Any, **options: Any) -> Any:
+        return refuse() if "a" in mode else opened(path, mode, *more, **options)
+
+    opened = Path.open
+    space.mkdir()
+    monkeypatch.setattr("os.path.ismount", lambda path: Path(path) == space)
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    if lacking == "locks":
+        monkeypatch.setattr("fcntl.flock", refuse)
+    elif lacking == "adding":
+        monkeypatch.setattr(Path, "open", open_unless_added_to)
+    else:
+        monkeypatch.setattr("os.replace", refuse)
+    settings._can_hold_runs.cache_clear()
+    found = read_settings()
+    assert not found.persistent and space not in found.home.parents
+    assert list(space.iterdir()) == []
+    settings._can_hold_runs.cache_clear()
 
 
 def test_at_home_everything_stays_and_nothing_is_limited() -> None:

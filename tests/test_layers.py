@@ -10,11 +10,25 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "tl_core"
 # A module may import from its own layer's package and from any layer before it.
 LAYERS = (
-    {"errors", "settings", "catalogue", "config", "options", "files", "journal", "processes"},
-    {"runs", "images", "hub", "card_metadata", "result_pictures"},
+    {
+        "errors",
+        "settings",
+        "catalogue",
+        "config",
+        "contradictions",
+        "options",
+        "files",
+        "journal",
+        "processes",
+        "states",
+    },
+    {"runs", "images", "hub", "result_pictures"},
+    {"card_metadata", "tokens"},
     {"model_card"},
     {"recorder", "parts", "sources", "jobs", "packing", "limits", "demo_space"},
-    {"drafts", "survey", "sharing", "deployment"},
+    {"drafts", "survey", "publication", "published", "deployment"},
+    {"sharing"},
+    {"delivery"},
     {"ml"},
     {"api", "cli", "terminal", "__main__", "__init__"},
     {"ui"},

@@ -1,6 +1,8 @@
 """Files put into a repository of a Hub on this machine by the real client: what changes, what is sent."""
 
 import logging
+import os
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ from pushing import BYTES, CARD, FILES, NAME, SPACE_FILES, TOKEN, WEIGHTS, chang
 
 from tl_core.errors import HubError
 from tl_core.hub import fetch_model
-from tl_core.hub.publishing import Changes, Files, Published, look_at, publish, set_variables
+from tl_core.hub.publishing import Changes, Files, Occupied, Published, begin, look_at, publish
+from tl_core.hub.target import Target
 from tl_core.settings import Settings
 
 __all__ = ["waits"]  # a fixture
@@ -148,6 +151,18 @@ def test_whoever_watches_the_progress_can_stop_it(hub: Hub, settings: Settings) 
     push(settings)
 
 
+@pytest.mark.parametrize("failure", [OSError("the terminal is gone"), ValueError("no number")])
+def test_a_fault_of_whoever_watches_is_theirs_and_not_the_files(
+    hub: Hub, settings: Settings, failure: Exception
+) -> None:
+    def fail(done: int, total: int) -> None:
+        if done:
+            raise failure
+
+    with pytest.raises(type(failure), match=str(failure)):
+        push(settings, ticker=fail)
+
+
 def test_a_large_file_can_go_in_parts(hub: Hub, settings: Settings) -> None:
     hub.part_bytes = 100_000
     push(settings)
@@ -204,12 +219,93 @@ def test_a_first_push_of_a_space_that_failed_goes_on(hub: Hub, settings: Setting
     assert hub.repos["spaces/tester/demo"].files["app.py"] == SPACE_FILES["app.py"]
 
 
-def test_variables_are_set_once(hub: Hub, settings: Settings) -> None:
+def test_a_space_that_was_only_begun_is_filled(hub: Hub, settings: Settings) -> None:
+    begin("space", "tester/demo", TOKEN, settings, private=True)
+    published = space(settings)
+    assert published.private and hub.repos["spaces/tester/demo"].files["app.py"] == SPACE_FILES["app.py"]
+
+
+def test_after_a_commit_of_ours_a_repository_may_be_changed_and_after_another_not(hub: Hub, settings: Settings) -> None:
+    ours: dict[str, Any] = {"ours": ("An app",)}
     space(settings)
-    set_variables("tester/demo", {"MODEL": NAME, "TOP": "3"}, TOKEN, settings)
-    assert hub.repos["spaces/tester/demo"].variables == {"MODEL": NAME, "TOP": "3"}
-    hub.requests.clear()
-    set_variables("tester/demo", {"MODEL": NAME, "TOP": "5"}, TOKEN, settings)
-    assert len([request for request in hub.requests if request.startswith("POST")]) == 1
-    with pytest.raises(HubError, match="the Space tester/nothing is not at http"):
-        set_variables("tester/nothing", {"A": "b"}, TOKEN, settings)
+    newer = SPACE_FILES | {"app.py": b"newer"}
+    space(settings, newer, **ours)
+    hub.repos["spaces/tester/demo"].put("Update app.py", {"app.py": b"theirs"})
+    with pytest.raises(Occupied, match=r"app\.py replaced; nothing was sent"):
+        space(settings, newer, **ours)
+    space(settings, newer, **ours, replace=True)
+    space(settings, SPACE_FILES, **ours)
+
+
+# --- what must not be believed
+
+
+def test_what_a_gitignore_would_keep_out_is_said_before_anything_is_sent(hub: Hub, settings: Settings) -> None:
+    hub.repos[NAME] = Repo({".gitignore": b"*.safetensors\nresults/\n"})
+    said = rf"^the \.gitignore of the model {NAME} keeps out model\.safetensors, results/matrix\.png; nothing was sent"
+    with pytest.raises(HubError, match=said):
+        push(settings, replace=True)
+    with pytest.raises(HubError, match=said):
+        look(settings)
+    assert set(hub.repos[NAME].files) == {".gitignore"}
+    assert hub.bytes_of("PUT") == 0
+    hub.repos[NAME].files = {".gitignore": b"*.log\n"}
+    push(settings, replace=True)
+    assert set(FILES) <= set(hub.repos[NAME].files)
+
+
+def look(settings: Settings, **options: Any) -> Changes | None:
+    return look_at("model", NAME, FILES, TOKEN, settings, **options)
+
+
+def test_a_repository_that_has_got_another_name_is_not_changed_by_the_old_one(hub: Hub, settings: Settings) -> None:
+    hub.repos["tester/trees"] = Repo({"README.md": b"mine"})
+    hub.moved[NAME] = "tester/trees"
+    with pytest.raises(
+        HubError, match=rf"^the model {NAME} is called tester/trees now; nothing was sent; say that name"
+    ):
+        push(settings, replace=True)
+    with pytest.raises(HubError, match="is called tester/trees now"):
+        look(settings)
+    assert hub.repos["tester/trees"].files == {"README.md": b"mine"}
+
+
+def test_what_was_published_is_as_private_as_it_is_and_not_as_was_asked(hub: Hub, settings: Settings) -> None:
+    hub.repos[NAME] = Repo({".gitattributes": b"x"}, private=True)
+    assert push(settings, private=False).private
+
+
+def test_a_repository_that_may_be_seen_and_not_written_to_is_found_by_looking(hub: Hub, settings: Settings) -> None:
+    hub.people[TOKEN] = Person("tester", role="oauth")
+    hub.repos[NAME] = Repo({"README.md": b"mine"})
+    with pytest.raises(HubError, match=rf"^the model {NAME} exists, and this access token may not write to it"):
+        look(settings)
+    push(settings, name="tester/new")
+    newer = FILES | {"config.json": b"{}"}
+    assert look_at("model", "tester/new", newer, TOKEN, settings) is not None
+    hub.fail("GET", "auth-check", 1, 404)
+    assert look_at("model", "tester/new", newer, TOKEN, settings) is not None  # a Hub that does not know the question
+
+
+def test_a_repository_with_more_files_than_a_page_is_seen_whole(hub: Hub, settings: Settings) -> None:
+    hub.page = 2
+    push(settings)
+    assert push(settings).changes.is_empty
+
+
+def test_files_are_not_all_held_open_at_once(hub: Hub, settings: Settings, tmp_path: Path) -> None:
+    files: dict[str, Any] = {}
+    for number in range(150):
+        files[f"{number}.txt"] = tmp_path / f"{number}.txt"
+        files[f"{number}.txt"].write_text(str(number))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 60, hard))
+    try:
+        push(settings, files)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert hub.repos[NAME].files["149.txt"] == b"149"
+
+
+def test_a_target_does_not_print_its_token() -> None:
+    assert TOKEN not in repr(Target("model", NAME, TOKEN))

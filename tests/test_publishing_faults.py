@@ -3,15 +3,19 @@ goes on."""
 
 import logging
 import traceback
+import warnings
 
+import httpx2
 import huggingface_hub
 import pytest
 from hub_server import CLOSED, Hub, UseHub
+from huggingface_hub.utils import http_backoff
 from pushing import BYTES, CARD, FILES, NAME, TOKEN, WEIGHTS, changes, push, waits
 
 from tl_core.errors import HubError
 from tl_core.hub import patience
 from tl_core.hub.patience import LONGEST_WAIT_SECONDS
+from tl_core.hub.refusals import plain_refusals
 from tl_core.hub.repository import Unreachable
 from tl_core.settings import Settings
 
@@ -207,6 +211,91 @@ def test_a_hub_that_falls_silent_is_given_up(
         huggingface_hub.close_session()
 
 
+def test_silence_is_given_up_after_a_connection_that_failed_too(
+    hub: Hub, settings: Settings, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "SILENCE_SECONDS", 0.2)
+    hub.fail("POST", "/commit/", 1, "silent")
+
+    def lose(done: int, total: int) -> None:
+        if not done:  # what huggingface_hub does itself after a ConnectError: it makes a new client
+            with pytest.raises(httpx2.ConnectError):
+                http_backoff("GET", CLOSED, max_retries=0)
+
+    try:
+        with pytest.raises(Unreachable, match="cannot be reached for the model"):
+            push(settings, ticker=lose)
+    finally:
+        hub.awake.set()
+        huggingface_hub.close_session()
+
+
+def test_a_client_that_another_thread_has_closed_is_one_sentence(hub: Hub, settings: Settings) -> None:
+    def close(done: int, total: int) -> None:
+        huggingface_hub.get_session().close()
+
+    try:
+        with pytest.raises(Unreachable, match=r"the connection to .* broke while the model .* try again"):
+            push(settings, ticker=close)
+    finally:
+        huggingface_hub.close_session()
+    push(settings)
+
+
+def test_a_client_that_was_closed_amid_an_upload_is_one_sentence() -> None:
+    said = r"broke while model\.safetensors was being sent; nothing is lost"
+    closed = RuntimeError("Cannot send a request, as the client has been closed.")
+    with pytest.raises(Unreachable, match=said), plain_refusals("the model x", TOKEN, "nothing is lost"):
+        raise RuntimeError("Error while uploading 'model.safetensors' to the Hub.") from closed
+
+
+def test_a_new_repository_that_is_not_seen_at_once_is_waited_for(
+    hub: Hub, settings: Settings, waits: list[float]
+) -> None:
+    hub.delay = 3
+    push(settings)
+    assert waits == [0.5, 1, 1.5]
+    assert hub.repos[NAME].messages == ["initial commit", "A model"]
+    hub.delay = 99
+    with pytest.raises(
+        HubError, match=r"^the model tester/other was created and is empty, and cannot be seen yet; try"
+    ):
+        push(settings, name="tester/other")
+
+
+def test_a_fault_after_a_repository_was_created_does_not_say_that_nothing_happened(
+    hub: Hub, settings: Settings
+) -> None:
+    hub.fail("GET", "/tree/", 1, 403)
+    with pytest.raises(HubError, match=rf"; the model {NAME} was created and is empty; use a token"):
+        push(settings)
+
+
+def test_one_repository_is_created_after_the_other(hub: Hub, settings: Settings, waits: list[float]) -> None:
+    busy = "Cannot create repo: another conflicting operation is in progress"
+    hub.fail("POST", "/create", 1, 409, says=busy)
+    push(settings)
+    assert waits == [6]
+    hub.fail("POST", "/create", 99, 409, says=busy)
+    with pytest.raises(HubError, match="has the model tester/other already, or is at work on it"):
+        push(settings, name="tester/other")
+
+
+def test_a_gateway_in_trouble_is_asked_once_more(hub: Hub, settings: Settings, waits: list[float]) -> None:
+    hub.fail("POST", "validate-yaml", 1, "gateway")
+    push(settings)
+    assert waits == [2]
+    hub.fail("POST", "validate-yaml", 9, "gateway")
+    with pytest.raises(Unreachable, match=r"is not the Hub, or it is in trouble .*; try again later"):
+        push(settings, FILES | {"README.md": CARD + b"more"}, replace=True)
+
+
+def test_what_the_hub_advises_about_a_card_is_not_for_the_person(hub: Hub, settings: Settings) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        push(settings, FILES | {"README.md": b"no metadata"})
+
+
 @pytest.mark.parametrize(
     ("card", "said"),
     [
@@ -243,7 +332,7 @@ def test_no_network_and_a_forbidden_hub_are_said(use_hub: UseHub, settings: Sett
 
 def test_a_log_in_page_is_not_taken_for_the_hub(hub: Hub, settings: Settings) -> None:
     hub.bodies[f"/api/models/{NAME}"] = b"<html>Welcome</html>"
-    with pytest.raises(Unreachable, match=r"is not the Hub, or not well .*; nothing was sent; check the connection"):
+    with pytest.raises(Unreachable, match=r"is not the Hub, or it is in trouble .*; nothing was sent; try again later"):
         push(settings)
 
 

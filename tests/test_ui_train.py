@@ -189,7 +189,7 @@ def test_what_is_wrong_reaches_a_client_as_one_message():
 def test_a_double_click_starts_one_run(monkeypatch):
     started = threading.Event()
 
-    def start(config, *, owner, ticker=None):  # a worker process is another test's
+    def start(config, *, owner, token=None, ticker=None):  # a worker process is another test's
         started.wait(5)
         return create_run(config, read_settings(), owner)
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from tl_core import catalogue
 from tl_core.errors import HubError
+from tl_core.hub.repository import endpoint
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
 
-HUB = "https://huggingface.co"
 TASK = "image-classification"
 # What the Hub calls a dataset of images in folders that is no dataset of its own (`datasets`' loader of that name).
 LOCAL_DATASET = "imagefolder"
@@ -118,7 +118,7 @@ def licence_fields(report: Mapping[str, Any]) -> dict[str, str]:
     if licence != OTHER_LICENCE and _LICENCE.fullmatch(licence):
         return {"license": licence}
     base = backbone_hub_id(backbone)
-    named = {"license_name": "as-the-backbone", "license_link": f"{HUB}/{base}"} if base else {}
+    named = {"license_name": "as-the-backbone", "license_link": f"{endpoint()}/{base}"} if base else {}
     return {"license": OTHER_LICENCE, **named}
 
 

@@ -15,12 +15,14 @@ from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError
 from pydantic_core import PydanticCustomError
 
 from tl_core.catalogue import DEFAULT_MODEL
+from tl_core.contradictions import OF_GRADIENT_STEPS, contradictions
 from tl_core.errors import ConfigError
 from tl_core.options import Option, describe_problem, flag, option, options_of
 
 Strategy = Literal["auto", "frozen", "last-blocks", "full", "lp-ft", "scratch"]
 AUTO: Strategy = "auto"  # one of the next four, chosen when the run begins
 MAX_SEED = 2**32 - 1  # numpy's and torch's common range
+SHARE = "share"  # the group of what is done with a model, which says nothing of how it was made
 
 
 def _word(value: object) -> str:
@@ -181,6 +183,22 @@ class TrainConfig(BaseModel):
         0, "Seed", "same seed, data, machine and number format: same result", "machine", ge=0, le=MAX_SEED
     )
 
+    push_to: Word | None = option(
+        None,
+        "Publish as",
+        "once the run has succeeded its model goes to the Hugging Face Hub as this owner/name",
+        SHARE,
+    )
+    push_private: bool = option(
+        False, "Private", "only you, or the organisation, can see what is published", SHARE, needs="push_to"
+    )
+    push_space: bool = option(
+        False, "With a demo", "also a Space, owner/name-demo, where anybody can try the model", SHARE, needs="push_to"
+    )
+    push_replace: bool = option(
+        False, "Replace", "change what is there already under that name", SHARE, needs="push_to"
+    )
+
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> "TrainConfig":
         """Validate `values`: text is converted, and "auto" is as if the option were left out where it is derived then.
@@ -194,68 +212,15 @@ class TrainConfig(BaseModel):
             wrong = {str(error["loc"][0]) for error in failure.errors()}
             rest = {"data": "?"} | {name: value for name, value in values.items() if name not in wrong}
             sentences = [describe_problem(error, options()) for error in failure.errors()]
-            raise _config_error(sentences + cls.model_validate(rest)._contradictions()) from None
-        problems = config._contradictions()
+            raise _config_error(sentences + contradictions(cls.model_validate(rest))) from None
+        problems = contradictions(config)
         if problems:
             raise _config_error(problems)
         return config
 
-    def _contradictions(self) -> list[str]:
-        changed = {name for name in self.changed() if name not in ("data", "strategy")}
-        problems = []
-        if not self.trains_backbone:
-            if self.head_solver == "exact":
-                for name in _OF_STEPS:
-                    if name in changed:
-                        problems.append(
-                            f"{flag(name)} has no meaning for --strategy frozen with the exact solver, which takes no "
-                            "gradient steps; leave it out or add --head-solver trainer"
-                        )
-            for name in _OF_TRAINED_BACKBONES:
-                if name in changed and (name, getattr(self, name)) != ("augment", "none"):
-                    problems.append(
-                        f"{flag(name)} cannot be used with --strategy frozen, whose backbone does not train and sees "
-                        "each image once; leave it out"
-                    )
-        elif self.head_solver == "trainer":
-            problems.append(f"--head-solver belongs to --strategy frozen; leave it out for {self.strategy}")
-        if self.trains_backbone:
-            problems += [
-                f"{flag(option.name)} has no meaning without {flag(option.needs)}; give that too, or leave it out"
-                for option in options()
-                if option.needs and option.name in changed and option.needs not in changed
-            ]
-        if self.unfreeze_blocks is not None and self.strategy != "last-blocks":
-            problems.append(f"--unfreeze-blocks belongs to --strategy last-blocks; leave it out for {self.strategy}")
-        if self.strategy == "scratch":
-            if self.layer_decay is not None:
-                problems.append("--layer-decay cannot be used with --strategy scratch, whose blocks all know nothing")
-            if self.control:
-                problems.append("--control is --strategy scratch itself; leave it out, or choose another strategy")
-        if self.thoroughness != "standard":
-            problems += [
-                f"--thoroughness changes how many steps are derived, and {flag(name)} gives them; leave one of them out"
-                for name in ("epochs", "max_steps")
-                if name in changed
-            ]
-        if self.warmup_steps and self.max_steps and self.warmup_steps >= self.max_steps:
-            problems.append(
-                f"--warmup-steps {self.warmup_steps} leaves nothing of --max-steps {self.max_steps} for the learning "
-                "rate to be at its peak; give fewer"
-            )
-        if self.augment == "none":
-            for name in ("erase", "mix"):
-                if name in changed:
-                    problems.append(f"{flag(name)} cannot be used with --augment none, which switches it off")
-            if self.mirror == "yes":
-                problems.append("--mirror yes cannot be used with --augment none, which switches it off")
-        return problems
-
     def settled(self, strategy: str) -> "tuple[TrainConfig, list[str]]":
         """The same configuration with a strategy that was chosen for it, and the options that have no meaning there."""
-        unused = [
-            name for name in self.changed() if strategy == "frozen" and name in (*_OF_STEPS, *_OF_TRAINED_BACKBONES)
-        ]
+        unused = [name for name in self.changed() if strategy == "frozen" and name in OF_GRADIENT_STEPS]
         defaults = {name: type(self).model_fields[name].default for name in unused}
         return self.model_copy(update={**defaults, "strategy": strategy}), unused
 
@@ -282,11 +247,15 @@ class TrainConfig(BaseModel):
         return self.model_copy(update={"data": data, "model": model, "teacher": teacher})
 
     def portable(self) -> "TrainConfig":
-        """The same configuration without the folders of this computer, for what is handed on."""
+        """The same configuration for what is handed on: without the folders of this computer, and publishing nothing,
+        for who repeats a run does not publish it in somebody's name."""
         words = {name: getattr(self, name) for name in ("data", "model", "teacher")}
-        return self.model_copy(
-            update={name: Path(word).name for name, word in words.items() if word and Path(word).is_absolute()}
-        )
+        names = {name: Path(word).name for name, word in words.items() if word and Path(word).is_absolute()}
+        return self.model_copy(update={**names, **{name: type(self).model_fields[name].default for name in _sharing()}})
+
+    def recipe(self) -> dict[str, Any]:
+        """How a model is made, in words that hold on any computer: what its card and its folder say."""
+        return {name: value for name, value in self.portable().to_json().items() if name not in _sharing()}
 
     def changed(self) -> dict[str, Any]:
         """The options that differ from their defaults, in order of definition."""
@@ -304,19 +273,13 @@ class TrainConfig(BaseModel):
         return shlex.join(words)
 
 
-# What only gradient steps have; a frozen head has them with --head-solver trainer.
-_OF_STEPS = ("epochs", "max_steps", "batch_size", "learning_rate", "weight_decay")
-# What only the training of a backbone has.
-_OF_TRAINED_BACKBONES = (
-    *("minutes", "layer_decay", "warmup_steps", "max_grad_norm", "label_smoothing", "patience"),
-    *("drop_path", "dropout", "augment", "mirror", "erase", "mix", "activation_checkpointing", "thoroughness"),
-    *("teacher", "teacher_weight"),
-)
-
-
 def _derived() -> set[str]:
     """Options with a number, or none where the run derives it."""
     return {option.name for option in options() if option.derived}
+
+
+def _sharing() -> set[str]:
+    return {option.name for option in options() if option.group == SHARE}
 
 
 def options() -> list[Option]:

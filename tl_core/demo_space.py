@@ -18,8 +18,9 @@ from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from tl_core import __version__
-from tl_core.card_metadata import HUB, one_line
+from tl_core.card_metadata import one_line
 from tl_core.errors import ConfigError, DataError
+from tl_core.hub.names import page_of
 from tl_core.images.decode import open_upright
 from tl_core.model_card import escape_markdown
 from tl_core.settings import Settings
@@ -79,7 +80,7 @@ def _facts(
         "title": one_line(title).strip() or repo_id,
         "model": repo_id,
         "revision": revision,
-        "url": f"{HUB}/{repo_id}",
+        "url": page_of("model", repo_id),
         "made_with": [f"{PROJECT} {__version__}", project_url],
         "classes": len(metrics["labels"]),
         "accuracy": metrics["accuracy"],
@@ -134,7 +135,7 @@ def _bare(name: str, content: bytes, settings: Settings) -> bytes:
 
 
 def _own_address(settings: Settings) -> str | None:
-    return f"{HUB}/spaces/{os.environ['SPACE_ID']}" if settings.on_space and "SPACE_ID" in os.environ else None
+    return page_of("space", os.environ["SPACE_ID"]) if settings.on_space and "SPACE_ID" in os.environ else None
 
 
 def _template(name: str) -> str:

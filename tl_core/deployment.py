@@ -4,14 +4,17 @@ What a Space needs beside the app lies in `spaces_config/`. Must not know how a 
 argument, and is never kept or told.
 """
 
+import logging
 import re
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from tl_core.errors import ConfigError
 from tl_core.hub.account import account_of, check_may_create
-from tl_core.hub.plan import check_name, plan_of, told_changes
+from tl_core.hub.names import check_name
+from tl_core.hub.plan import plan_of, told_changes
 from tl_core.hub.publishing import Changes, look_at, publish
 from tl_core.settings import Settings
 from tl_core.sources import Ticker
@@ -22,19 +25,24 @@ CARD = "spaces_config/app/README.md"
 FOLDERS = ("tl_core", "spaces_config")
 KINDS = frozenset({".py", ".md", ".txt", ".json", ".css", ".svg", ".safetensors"})
 SINGLE = ("app.py", "LICENSE")
-# A Space with this file in it is one of this app, and a new version of the app may take its place.
+# A Space with this file in it is one of this app, perhaps one that somebody has changed. While its newest commit is one
+# of ours a new version of the app may take its place.
 OURS = "tl_core/deployment.py"
+COMMIT_TITLE = "Deploy tl_core"
 _FOR_TESTS = "# for the tests"
 _SDK = re.compile(r"^sdk: gradio$", re.MULTILINE)
 _SUGGESTED = re.compile(r"^suggested_hardware: .*$", re.MULTILINE)
 _HARDWARE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
+log = logging.getLogger(__name__)
+
 
 def app_files(hardware: str | None = None) -> dict[str, Path | bytes]:
     """Everything the app needs on a Space: path in the Space -> file here, or bytes. No tests, documents, caches, runs.
 
+    In a git checkout, only what git knows: whatever else lies in these folders is not for everybody to see.
     `hardware` is what the Space suggests to those who duplicate it; None for the free one. Raises ConfigError where
-    this is not the project's folder but an installed package.
+    this is not the project's folder but an installed package, and where git cannot be asked.
     """
     missing = [name for name in (*SINGLE, CARD, "requirements.txt") if not (PROJECT / name).is_file()]
     if missing:
@@ -42,9 +50,19 @@ def app_files(hardware: str | None = None) -> dict[str, Path | bytes]:
             f"{PROJECT} is not this project's folder (it has no {missing[0]}): run `deploy` in a copy of the project, "
             "with `python -m tl_core` there"
         )
-    found = [path for folder in FOLDERS for path in (PROJECT / folder).rglob("*") if _belongs(path)]
+    found = {
+        path.relative_to(PROJECT).as_posix(): path
+        for folder in FOLDERS
+        for path in sorted((PROJECT / folder).rglob("*"))
+        if _belongs(path)
+    }
+    known = _known_to_git()
+    if known is not None and (strangers := [name for name in found if name not in known]):
+        log.warning(
+            "not sent, because git does not know it (`git add` what belongs to the app): %s", ", ".join(strangers)
+        )
     return {
-        **{path.relative_to(PROJECT).as_posix(): path for path in sorted(found)},
+        **{name: path for name, path in found.items() if known is None or name in known},
         **{name: PROJECT / name for name in SINGLE},
         "README.md": _card(hardware).encode(),
         "requirements.txt": requirements().encode(),
@@ -81,13 +99,14 @@ def deploy_app(
     """Put this app on the Space `repo_id`, made if it is not there: {repo_id, url, commit, files, bytes sent, changes}.
 
     A second time only what has changed is sent, and what the app no longer has is removed. A Space that holds something
-    else is changed with `replace` alone. Raises ConfigError, HubError.
+    else, or that somebody has changed since, is changed with `replace` alone. Raises ConfigError, HubError.
     """
     check_name(repo_id)
     files = app_files(hardware)
-    check_may_create(account_of(token, settings), repo_id)
-    found = look_at("space", repo_id, files, token, settings)
-    ours = found is not None and OURS in (*found.same, *found.changed)
+    account = account_of(token, settings)
+    check_may_create(account, repo_id, kind="space")
+    found = look_at("space", repo_id, files, token, settings, private=private, ours=(COMMIT_TITLE,))
+    check_may_create(account, repo_id, kind="space", there=found is not None)
     sent = publish(
         "space",
         repo_id,
@@ -95,19 +114,36 @@ def deploy_app(
         token,
         settings,
         private=private,
-        message="Update the app" if ours else "Add the app",
-        replace=ours or replace,
-        remove=_left_over(found) if ours else (),
+        message=COMMIT_TITLE,
+        replace=replace,
+        remove=_left_over(found),
+        ours=(COMMIT_TITLE,),
         ticker=ticker and (lambda done, total: ticker("sending the app, bytes", done, total)),
     )
     changed = {"bytes": sent.sent_bytes, "changes": told_changes(sent.changes)}
-    return {**plan_of("space", repo_id, files), "url": sent.url, "commit": sent.commit, "private": private, **changed}
+    told = {"url": sent.url, "commit": sent.commit, "private": sent.private}
+    return {**plan_of("space", repo_id, files), **told, **changed}
 
 
 def _belongs(path: Path) -> bool:
     words = path.relative_to(PROJECT).parts
     hidden = any(word.startswith(".") or word == "__pycache__" for word in words)
     return path.is_file() and not path.is_symlink() and path.suffix in KINDS and not hidden
+
+
+def _known_to_git() -> set[str] | None:
+    """The files of FOLDERS that are in git; None where this is no checkout. Raises ConfigError."""
+    if not (PROJECT / ".git").exists():
+        return None
+    asked = ["git", "ls-files", "-z", "--", *FOLDERS]
+    try:
+        listed = subprocess.run(asked, cwd=PROJECT, capture_output=True, text=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as failure:
+        raise ConfigError(
+            f"git cannot be asked which files of {PROJECT} belong to the app ({failure}); install git, or deploy from "
+            "a copy without its .git"
+        ) from failure
+    return set(listed.stdout.split("\0"))
 
 
 def _card(hardware: str | None) -> str:
@@ -122,5 +158,7 @@ def _card(hardware: str | None) -> str:
 
 def _left_over(found: Changes | None) -> tuple[str, ...]:
     """What an earlier version of the app had and this one has not."""
+    if found is None or OURS not in (*found.same, *found.changed):
+        return ()
     folders = tuple(f"{folder}/" for folder in FOLDERS)
-    return tuple(path for path in found.kept if path.startswith(folders)) if found is not None else ()
+    return tuple(path for path in found.kept if path.startswith(folders))

@@ -5,6 +5,7 @@ a page looks after it (`keep_queue`). Runs in the foreground neither wait nor ar
 Must not know training; the worker is started by name, so that nothing here imports torch.
 """
 
+import atexit
 import logging
 import os
 import signal
@@ -19,7 +20,8 @@ from pathlib import Path
 import filelock
 import psutil
 
-from tl_core.errors import JobError
+from tl_core import tokens
+from tl_core.errors import JobError, TLError
 from tl_core.files import read_json, writing_to_home
 from tl_core.runs import LIVE_STATES, RESUMABLE_STATES, Run
 from tl_core.settings import Settings, read_settings
@@ -32,15 +34,26 @@ _log = logging.getLogger(__name__)
 _children: set[subprocess.Popen[bytes]] = set()
 
 
-def enqueue(run: Run, settings: Settings) -> None:
+def enqueue(run: Run, settings: Settings, token: str | None = None) -> None:
     """Let a new or resumable run wait for its turn, which may be at once; one that waits already keeps its place.
 
-    Raises JobError for a run that is being worked on or already finished, and when its folder cannot be written.
+    A `token` is kept in the memory of this process, which therefore is the one to start the run; once it has ended
+    somebody else starts the run without. Raises JobError for a run that is being worked on or already finished, and
+    when its folder cannot be written.
     """
     with writing_to_home(settings), run.hold():
         check_resumable(run)
-        run.join_queue()
+        if token:
+            tokens.keep(run, token)  # first: in the queue it may be started at any moment
+        try:
+            run.join_queue(os.getpid() if token else None)
+        except OSError:
+            tokens.forget(run)
+            raise
     start_next(settings)
+    if tokens.kept(run):
+        threading.Thread(target=_keep_for, args=(run, settings), name=f"queue for {run.id}", daemon=True).start()
+        atexit.register(_let_go, settings)
 
 
 def check_room_in_queue(owner: str, settings: Settings) -> None:
@@ -78,11 +91,15 @@ def start_next(settings: Settings) -> list[Run]:
         for run in (Run(settings.runs_dir / run_id) for run_id in queue_of(settings)):
             if len(started) >= free:
                 break
+            starter = run.waits_for()
+            if starter is not None and starter["pid"] != os.getpid():
+                continue
             try:
-                _children.add(start_worker(run))
+                _children.add(start_worker(run, tokens.kept(run)))
             except JobError as failure:
                 _log.warning("run %s has to wait on: %s", run.id, failure.message)
                 continue
+            tokens.forget(run)
             started.append(run)
     return started
 
@@ -90,13 +107,39 @@ def start_next(settings: Settings) -> list[Run]:
 def keep_queue(settings: Settings, stopped: threading.Event) -> None:
     """Look after the queue until `stopped`: a worker that was killed starts no next one. For a thread of its own."""
     while not stopped.is_set():
-        try:
-            start_next(settings)
-        except (JobError, OSError) as failure:
-            _log.warning("the queue stands still and is tried again: %s", failure)
-        except Exception:  # one damaged run folder must not end the queue for everybody
-            _log.exception("the queue met a fault and is tried again")
+        _try_next(settings)
         stopped.wait(QUEUE_INTERVAL)
+
+
+def _keep_for(run: Run, settings: Settings) -> None:
+    """Look after the queue until the run, which nobody else can start, has its token, or waits no longer."""
+    while tokens.kept(run):
+        time.sleep(QUEUE_INTERVAL)
+        _try_next(settings)
+        if run.queued_since() is None:  # stopped, or continued by somebody in the foreground
+            tokens.forget(run)
+
+
+def _try_next(settings: Settings) -> None:
+    try:
+        start_next(settings)
+    except (JobError, OSError) as failure:
+        _log.warning("the queue stands still and is tried again: %s", failure)
+    except Exception:  # one damaged run folder must not end the queue for everybody
+        _log.exception("the queue met a fault and is tried again")
+
+
+def _let_go(settings: Settings) -> None:
+    """When this process ends: leave the runs that wait for it to the others, who have no token for them."""
+    waiting = queue_of(settings)
+    left = [run for run in tokens.runs_with_tokens(settings) if run.id in waiting]
+    if not left:
+        return
+    with suppress(TLError, OSError):
+        for run in left:
+            with _queue_locked(settings), suppress(JobError), run.hold():
+                run.wait_for_anybody()
+        start_next(settings)
 
 
 def _count_working(settings: Settings) -> int:
@@ -114,27 +157,31 @@ def _queue_locked(settings: Settings) -> Iterator[None]:
         yield
 
 
-def start_worker(run: Run) -> subprocess.Popen[bytes]:
+def start_worker(run: Run, token: str | None = None) -> subprocess.Popen[bytes]:
     """Start a process for the run, in a session of its own, with its output in log.txt; from here on it can be stopped.
 
-    Raises JobError for a run that is being worked on or already finished, and when its folder cannot be written.
+    It has no access token but this one and, where nobody else uses this computer, what is at hand there. Raises
+    JobError for a run that is being worked on or already finished, and when its folder cannot be written.
     """
     project = str(Path(__file__).resolve().parent.parent)
     paths = [project, *filter(None, [os.environ.get("PYTHONPATH")])]
     with ExitStack() as stack:
-        with writing_to_home(read_settings()):
+        settings = read_settings()
+        with writing_to_home(settings):
             stack.enter_context(run.hold())
             log = stack.enter_context(run.log_path.open("ab"))
         check_resumable(run)
         stack.enter_context(_signals_held_back())
         worker = subprocess.Popen(
-            [sys.executable, "-m", WORKER_MODULE, str(run.dir)],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-m", WORKER_MODULE, str(run.dir), *([tokens.WITH_TOKEN] if token else [])],
+            stdin=subprocess.PIPE if token else subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            env={**tokens.environment_of_worker(settings), "PYTHONPATH": os.pathsep.join(paths)},
         )
+        if token:
+            tokens.hand_over(worker, token)
         run.claim(worker.pid, background=True)
         return worker
 

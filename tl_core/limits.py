@@ -3,8 +3,11 @@
 The limits are settings; each refusal names its own. Must not know who asks, nor where.
 """
 
+from collections.abc import Sequence
+
 from tl_core.config import TrainConfig
-from tl_core.errors import ConfigError, DataError
+from tl_core.errors import ConfigError, DataError, JobError
+from tl_core.runs import LIVE_STATES, Run
 from tl_core.settings import Settings
 
 
@@ -34,3 +37,30 @@ def check_images(images: int, settings: Settings) -> None:
             f"these are {images:,} images, and one training may have {most:,} on this shared machine (TL_MAX_IMAGES); "
             "take some away, or train on a computer of your own"
         )
+
+
+def surplus_runs(runs: Sequence[Run], settings: Settings, *, more: int = 0) -> list[Run]:
+    """Which of one person's runs have to go once they have `more`: first those that are on the Hub, the oldest first.
+
+    One that waits, works, or is what another one of these begins from stays. Raises JobError where too few can go.
+    """
+    most = settings.kept_runs
+    if not settings.shared or most is None or len(runs) + more <= most:
+        return []
+    views = {run: run.view() for run in runs}
+    at_work = [run for run, view in views.items() if view.state in LIVE_STATES or view.state == "queued"]
+    named = [word for run in at_work for word in _words_of(run)]
+    free = [run for run in runs if run not in at_work and not any(run.id in word for word in named)]
+    wanted = len(runs) + more - most
+    if len(free) < wanted:
+        raise JobError(
+            f"you have {len(runs):,} runs, {len(at_work):,} of which wait or work, and {most:,} are kept of one person "
+            "on this shared machine (TL_KEPT_RUNS); wait until one has ended, or stop one"
+        )
+    return sorted(free, key=lambda run: (not (run.dir / "published.json").is_file(), run.created_ns()))[:wanted]
+
+
+def _words_of(run: Run) -> list[str]:
+    """The models that a run begins from or learns from, as its configuration names them."""
+    config = run.config()
+    return [word for word in (config.model, config.teacher) if word]

@@ -15,7 +15,6 @@ from urllib.parse import quote
 from jinja2 import ChainableUndefined, Environment, Template
 
 from tl_core.card_metadata import (
-    HUB,
     backbone_hub_id,
     check_card,
     front_matter,
@@ -26,6 +25,7 @@ from tl_core.card_metadata import (
     without_folder,
 )
 from tl_core.config import options
+from tl_core.hub.repository import endpoint
 
 __all__ = ["check_card", "escape_markdown", "render_card", "usage"]
 
@@ -156,7 +156,7 @@ def _source(report: Mapping[str, Any], config: Mapping[str, Any]) -> object:
     """Where the images are from: a link for a dataset on the Hub, else a name without folders."""
     dataset = hub_dataset(report, config)
     if dataset:
-        return _link(dataset, f"{HUB}/datasets/{dataset}")
+        return _link(dataset, f"{endpoint()}/datasets/{dataset}")
     named = (report.get("data") or {}).get("source")
     return named and without_folder(named)
 
@@ -165,7 +165,7 @@ def _model_named(described: Mapping[str, Any]) -> object:
     """A backbone or teacher: a link at its revision where it has a Hub id, else its name."""
     on_hub = backbone_hub_id(described)
     if on_hub:
-        return _link(on_hub, f"{HUB}/{on_hub}/tree/{quote(str(described['revision']), safe='')}")
+        return _link(on_hub, f"{endpoint()}/{on_hub}/tree/{quote(str(described['revision']), safe='')}")
     return described.get("id") and without_folder(described["id"])
 
 

@@ -97,6 +97,11 @@ class Recorder:
         self.event("note", text=text)
         self.say(text)
 
+    def reach(self, state: StoredState, **values: Any) -> None:
+        """The run has come to its end, whatever becomes of what is still done; `finish` says the same after that."""
+        self._status |= {"reached": state, **values}
+        self._write_status()
+
     def finish(self, state: StoredState, **values: Any) -> None:
         """The last word on this run: its end, with `metrics` or `error` as values."""
         self._status |= {"state": state, "stage": state, **values}

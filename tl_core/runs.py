@@ -1,7 +1,7 @@
 """The run folder: one training run as files, and the only channel between a worker and whoever watches it.
 
     <home>/runs/<id>/  config.json  owner.json  parts.json  queued  process.json  status.json  stop  events.jsonl
-                       log.txt  lock  checkpoints/  model/  report.json  published.json
+                       log.txt  lock  checkpoints/  model/  report.json  published.json  unpublished.json
 
 Files are replaced atomically (`events.jsonl` and `log.txt` only grow), by one writer at a time: whoever holds `lock`.
 Only `stop` may be written by anyone. The worker stores a state: running, succeeded, stopped or failed; the reader
@@ -9,6 +9,7 @@ derives the others from what it finds (`derive_state`).
 This module must not know what training is: no torch, no starting of processes.
 """
 
+import json
 import re
 import shutil
 import time
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import filelock
 
@@ -27,11 +28,11 @@ from tl_core.files import UNFINISHED, existing_path, read_json, write_atomically
 from tl_core.journal import read_events, read_tail, spans_of
 from tl_core.processes import lives, name_process
 from tl_core.settings import Settings
-
-StoredState = Literal["running", "succeeded", "stopped", "failed"]
-State = Literal["queued", "starting", "running", "stopping", "lost", "succeeded", "stopped", "failed"]
-LIVE_STATES = frozenset({"starting", "running", "stopping"})
-RESUMABLE_STATES = frozenset({"queued", "lost", "stopped", "failed"})
+from tl_core.states import LIVE_STATES as LIVE_STATES
+from tl_core.states import RESUMABLE_STATES as RESUMABLE_STATES
+from tl_core.states import State as State
+from tl_core.states import StoredState as StoredState
+from tl_core.states import derive_state as derive_state
 
 # The owner of everything where one person uses this project: on the command line, and on a page of one's own.
 LOCAL_OWNER = "local"
@@ -40,39 +41,6 @@ LOCAL_OWNER = "local"
 _LOCK_PATIENCE = 1.0
 # Forked data loaders may keep the lock of a killed worker until they miss it, which torch lets them check every 5 s.
 _ORPHANS_PATIENCE = 10.0
-
-
-def derive_state(
-    stored: StoredState | None, started: bool, alive: bool, stop_requested: bool, queued: bool = False
-) -> State:
-    """The state of a run, from its stored state and what the reader sees of its process.
-
-    | stored   | process                     | state                                    |
-    | -------- | --------------------------- | ---------------------------------------- |
-    | none     | never started               | queued                                   |
-    | none     | alive                       | starting, or stopping if that was asked  |
-    | none     | gone                        | lost                                     |
-    | running  | alive                       | running, or stopping if that was asked   |
-    | running  | gone                        | lost                                     |
-    | an end   | whatever                    | that end                                 |
-
-    A run in the queue is queued, whatever an earlier process stored, until a process is named and that is taken away.
-    A process is "started" from the moment it is named (`Run.claim`), by the one that launched it or, in the
-    foreground, by itself. That also takes away what an earlier process stored: a run that is resumed is starting, not
-    stopped, and a request to stop counts from then on.
-    """
-    ended = stored is not None and stored != "running"
-    if queued and (ended or not alive):
-        return "queued"
-    if stored is not None and stored != "running":
-        return stored
-    if stored is None and not started:
-        return "queued"
-    if not alive:
-        return "lost"
-    if stop_requested:
-        return "stopping"
-    return "starting" if stored is None else "running"
 
 
 @dataclass(frozen=True)
@@ -95,6 +63,7 @@ class RunView:
     message: str
     details: tuple[str, ...]
     metrics: dict[str, Any] | None
+    unpublished: dict[str, Any] | None = None  # what was to be published and is not: repo_id, error, details, command
 
     def to_json(self) -> dict[str, Any]:
         return {**self.__dict__, "details": list(self.details)}
@@ -201,15 +170,37 @@ class Run:
     def queued_since(self) -> int | None:
         """When the run joined the queue, in nanoseconds since the epoch; None where it is not in it."""
         try:
-            text = (self.dir / "queued").read_text()
+            since, *_ = (self.dir / "queued").read_text().split() or [""]
         except FileNotFoundError:
             return None
-        return int(text) if text.isdecimal() else 0
+        return int(since) if since.isdecimal() else 0
 
-    def join_queue(self) -> None:
-        """Wait for a process; a run that waits already keeps its place. Only for who holds the run."""
-        if self.queued_since() is None:
-            write_atomically(self.dir / "queued", str(time.time_ns()))
+    def waits_for(self) -> dict[str, Any] | None:
+        """The process that alone can start the run from the queue, as it was named; None where any may, or it is gone.
+
+        It has been given what the run needs and no file may hold: an access token.
+        """
+        try:
+            _, _, name = (self.dir / "queued").read_text().partition(" ")
+            named = json.loads(name) if name else None
+        except (FileNotFoundError, ValueError):
+            return None
+        return named if lives(named) else None
+
+    def join_queue(self, starter: int | None = None) -> None:
+        """Wait for a process; a run that waits already keeps its place. Only for who holds the run.
+
+        Where a `starter` is given, its process id, no other process starts the run as long as that one lives.
+        """
+        since = self.queued_since()
+        if since is None or starter is not None:
+            name = "" if starter is None else " " + json.dumps(name_process(starter))
+            write_atomically(self.dir / "queued", f"{since or time.time_ns()}{name}")
+
+    def wait_for_anybody(self) -> None:
+        """Keep the place in the queue, and let any process start the run. Only for who holds it."""
+        if (since := self.queued_since()) is not None:
+            write_atomically(self.dir / "queued", str(since))
 
     def leave_queue(self) -> None:
         """End the run without a process, as stopped; figures it has reached are kept. Only for who holds the run."""
@@ -233,7 +224,8 @@ class Run:
         queued, process = (self.dir / "queued").exists(), self._process()
         alive, stop_requested = lives(process), self.stop_requested()
         status = read_json(self.dir / "status.json") or {}
-        state = derive_state(status.get("state"), process is not None, alive, stop_requested, queued)
+        reached = status.get("reached")
+        state = derive_state(status.get("state"), process is not None, alive, stop_requested, queued, reached)
         config = read_json(self.dir / "config.json") or {}
         created = self.created_ns() / 1e9
         error = status.get("error") or {}
@@ -254,6 +246,7 @@ class Run:
             message=error.get("message", ""),
             details=tuple(error.get("details", ())),
             metrics=status.get("metrics"),
+            unpublished=read_json(self.dir / "unpublished.json"),
         )
 
     @contextmanager
@@ -271,6 +264,12 @@ class Run:
             yield
         finally:
             lock.release()
+
+    def remove(self) -> None:
+        """Take the run away with everything in it. Raises JobError where a process works on it."""
+        with self.hold():
+            (self.dir / "config.json").unlink(missing_ok=True)  # without it the folder is no run, whatever is left
+            shutil.rmtree(self.dir, ignore_errors=True)
 
 
 def create_run(config: TrainConfig, settings: Settings, owner: str = LOCAL_OWNER) -> Run:

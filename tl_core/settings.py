@@ -4,10 +4,14 @@ Every limit has a name, a default and an environment variable; nothing else in t
 """
 
 import os
+import secrets
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+import filelock
 import platformdirs
 
 from tl_core.errors import ConfigError
@@ -111,8 +115,30 @@ def _home(on_space: bool) -> Path:
         return Path(os.path.expanduser(given)).absolute()
     if not on_space:
         return Path(platformdirs.user_data_dir("tl_core", False))
-    kept = os.path.ismount(SPACE_VOLUME) and os.access(SPACE_VOLUME, os.W_OK)
+    kept = os.path.ismount(SPACE_VOLUME) and os.access(SPACE_VOLUME, os.W_OK) and _can_hold_runs(SPACE_VOLUME)
     return (SPACE_VOLUME if kept else Path(tempfile.gettempdir())) / "tl_core"
+
+
+@cache
+def _can_hold_runs(folder: Path) -> bool:
+    """Whether files there can be locked, added to and renamed over others, as runs do all the time; a volume that is
+    a bucket perhaps cannot. Tried once in a process."""
+    probe = folder / f".tl_core-{secrets.token_hex(8)}"
+    lock, moved = probe.with_suffix(".lock"), probe.with_suffix(".moved")
+    try:
+        moved.write_bytes(b"")
+        with filelock.FileLock(lock, timeout=5):
+            for piece in (b"one ", b"two"):
+                with probe.open("ab") as file:
+                    file.write(piece)
+            os.replace(probe, moved)
+        return moved.read_bytes() == b"one two"
+    except (OSError, NotImplementedError):  # a lock that cannot be had in time is an OSError too
+        return False
+    finally:
+        for path in (probe, lock, moved):
+            with suppress(OSError):
+                path.unlink()
 
 
 def _is_mounted(home: Path) -> bool:

@@ -1,58 +1,52 @@
 """A finished run handed to others: its model, and on request a demo of it, as repositories on the Hub.
 
-What is published names no folder and no picture of this computer. `published.json` in the run folder remembers where it
-went. Must not know how a repository is written to, nor who asks; a token is an argument, and is never kept or told.
+Must not know what is published of a run, how a repository is written to, nor who asks; a token is an argument, and is
+never kept or told.
 """
 
-import json
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from dataclasses import replace as altered
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from tl_core.config import TrainConfig
-from tl_core.demo_space import demo_files
-from tl_core.errors import DataError, HubError, JobError
-from tl_core.files import write_json, writing_to_home
+from tl_core.errors import HubError, JobError
 from tl_core.hub.account import Account, account_of, check_may_create
-from tl_core.hub.plan import check_name, plan_of, told_changes
-from tl_core.hub.publishing import Changes, Files, Kind, Published, look_at, publish
+from tl_core.hub.changes import check_allowed
+from tl_core.hub.names import called, check_name
+from tl_core.hub.plan import plan_of, told_changes
+from tl_core.hub.publishing import Changes, Files, Kind, Occupied, Published, begin, look_at, publish
 from tl_core.model_card import check_card, render_card
-from tl_core.result_pictures import result_pictures
+from tl_core.options import flag
+from tl_core.publication import choose_examples, demo_of, files_of
+from tl_core.published import UNPUBLISHED, last_commit, published, remember, settle
+from tl_core.result_pictures import CONFUSION_MATRIX, TRAINING_CURVES
 from tl_core.runs import Run
 from tl_core.settings import Settings, read_settings
 from tl_core.sources import Ticker
 
+__all__ = [
+    "UNPUBLISHED",
+    "Occupied",
+    "check_push",
+    "choose_examples",
+    "files_of",
+    "foresee",
+    "published",
+    "push_run",
+    "rehearse",
+    "space_of",
+]
+
 DEMO = "-demo"  # what the name of a model's Space ends with
-MOST_EXAMPLES = 6  # one row under the demo's picture
-# Of an earlier model in the same repository: transformers would take these for parts of the new one.
+# Of an earlier model in the same repository, beside its card: transformers would take these for parts of the new one,
+# and a reader for its results. Whatever else is there, folders above all, is somebody's.
 _SUPERSEDED = (
     *("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json"),
-    *("preprocessor_config.json", "processor_config.json", "adapter_config.json", "results/*"),
+    *("preprocessor_config.json", "processor_config.json", "adapter_config.json"),
 )
-# What a report holds of this computer, and of the names that a person gave to files.
-_PRIVATE = frozenset({"run_dir", "model_dir", "path", "file", "files", "skipped", "conflicts", "notes"})
-
-
-def files_of(run: Run, repo_id: str) -> Files:
-    """Everything that is published of a run: its model folder, a card that names `repo_id`, the report, its pictures.
-
-    Raises JobError for a run without a model, HubError where the Hub would refuse its card.
-    """
-    report, config = _result_of(run)
-    pictures = result_pictures(report, run.events())
-    card = render_card(report, config, name=config.get("name"), model=repo_id, pictures=dict.fromkeys(pictures, ""))
-    check_card(card)
-    model = {path.relative_to(run.model_dir).as_posix(): path for path in sorted(run.model_dir.rglob("*"))}
-    return {
-        **{name: path for name, path in model.items() if path.is_file()},
-        "README.md": card.encode(),
-        "report.json": (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode(),
-        **pictures,
-    }
+_NO_COMMIT = "0" * 40  # stands for one that is still to be made
 
 
 def rehearse(
@@ -65,8 +59,31 @@ def rehearse(
     demo_id = _demo_name(repo_id, space)
     planned = {**plan_of("model", repo_id, files_of(run, repo_id)), "private": private, "space": None}
     if space:
-        planned["space"] = plan_of("space", demo_id, _demo_of(run, repo_id, examples, read_settings()))
+        planned["space"] = plan_of("space", demo_id, demo_of(run, repo_id, examples, read_settings()))
     return planned
+
+
+def foresee(
+    run: Run,
+    repo_id: str,
+    token: str,
+    settings: Settings,
+    *,
+    space: bool = False,
+    private: bool = False,
+    examples: Sequence[Path] = (),
+) -> dict[Kind, Changes | None]:
+    """What `push_run` would change in what is on the Hub already, without changing it; None for what is not there yet.
+
+    Raises as `push_run` does, but for Occupied: `needs_replace` says it.
+    """
+    demo_id = _demo_name(repo_id, space)
+    look = _Look(token, settings, private)
+    found = look("model", repo_id, files_of(run, repo_id))
+    if not space:
+        return {"model": found}
+    demo = demo_of(run, repo_id, examples, settings, _commit_to_be(run, repo_id, found))
+    return {"model": found, "space": look("space", demo_id, demo)}
 
 
 def push_run(
@@ -84,19 +101,26 @@ def push_run(
     """Publish the run's model as `repo_id`, and with `space` a demo of it, which shows `examples`.
 
     {repo_id, url, commit, private, files: [{path, bytes}], bytes: those that were sent, changes, space_url or None}.
-    What is there already is changed only with `replace`. After any failure the same call goes on where it was. Raises
-    JobError, DataError, HubError; whatever can be found out before the first byte is sent is.
+    What is there already is changed, and parts of an earlier model deleted, only with `replace`. After any failure the
+    same call goes on where it was. Raises JobError, DataError, HubError (Occupied without `replace`); whatever can be
+    found out before anything is sent is.
     """
     demo_id = _demo_name(repo_id, space)
     files = files_of(run, repo_id)
-    demo = _demo_of(run, repo_id, examples, settings, _commit_of(run, repo_id)) if space else {}
-    _check_account(token, settings, repo_id, demo_id if space else None)
-    found = look_at("model", repo_id, files, token, settings)
-    left = _left_over(found)
+    if space:
+        demo_of(run, repo_id, examples, settings)  # what is wrong with it is said first, without the Hub
+    look = _Look(token, settings, private, _check_account(token, settings, repo_id, demo_id if space else None))
+    found, demo_found = look("model", repo_id, files), None
     if not replace:
-        _refuse_change("model", repo_id, found, left)
-        if space:
-            _refuse_change("space", demo_id, look_at("space", demo_id, demo, token, settings))
+        check_allowed(called("model", repo_id), found)
+    if space:
+        demo = demo_of(run, repo_id, examples, settings, _commit_to_be(run, repo_id, found))
+        demo_found = look("space", demo_id, demo)
+        if not replace:
+            check_allowed(called("space", demo_id), demo_found)
+        if demo_found is None:
+            _begin_demo(demo_id, token, settings, private)
+    unnoted: list[JobError] = []
 
     def send(kind: Kind, name: str, content: Files, remove: tuple[str, ...] = ()) -> Published:
         sent = publish(
@@ -111,57 +135,68 @@ def push_run(
             remove=remove,
             ticker=ticker and (lambda done, total: ticker(f"sending the {kind}, bytes", done, total)),
         )
-        _remember(run, sent, private, settings)
+        try:
+            remember(run, sent, settings)
+        except JobError as failure:
+            unnoted.append(failure)
         return sent
 
-    model = send("model", repo_id, files, left)
+    model = send("model", repo_id, files, found.removed if found is not None else ())
+    commit = (last_commit(run, repo_id) if model.changes.is_empty else None) or model.commit
     answer = {
         **plan_of("model", repo_id, files),
         "url": model.url,
-        "commit": model.commit,
-        "private": private,
+        "commit": commit,
+        "private": model.private,
         "bytes": model.sent_bytes,
         "changes": told_changes(model.changes),
         "space_url": None,
     }
     if space:
         try:
-            demo = _demo_of(run, repo_id, examples, settings, model.commit)
-            answer["space_url"] = send("space", demo_id, demo).url
+            sent = send("space", demo_id, demo_of(run, repo_id, examples, settings, commit))
         except HubError as failure:
-            raise HubError(
-                f"the model is at {model.url}, but not its demo: {failure.message}", failure.details
-            ) from failure
+            said = f"the model is at {model.url}, but not its demo: {failure.message}"
+            raise HubError(said, failure.details) from failure
+        answer |= {"space_url": sent.url, "bytes": model.sent_bytes + sent.sent_bytes}
+    try:
+        settle(run, repo_id, settings)
+    except JobError as failure:
+        unnoted.append(failure)
+    if unnoted:
+        places = " and ".join(filter(None, (answer["url"], answer["space_url"])))
+        raise JobError(f"it is at {places}, but the run's folder cannot tell so: {unnoted[0].message}") from unnoted[0]
     return answer
 
 
 def check_push(
-    config: TrainConfig, repo_id: str, token: str, settings: Settings, *, space: bool = False, replace: bool = False
+    config: TrainConfig,
+    repo_id: str,
+    token: str,
+    settings: Settings,
+    *,
+    private: bool = False,
+    space: bool = False,
+    replace: bool = False,
 ) -> Account:
     """Whether a training with this configuration could be pushed, asked before it begins: whose token it is.
 
-    Raises HubError for a name that cannot be, a token that may not create it, a card that the Hub would refuse, and a
-    repository that holds something already, which only `replace` changes.
+    Raises HubError for a name that cannot be, a token that may not create it or write to it, a card that the Hub would
+    refuse, a repository that holds something already, which only `replace` changes, and a public one where it is to be
+    `private`.
     """
     demo_id = _demo_name(repo_id, space)
-    card = render_card({}, config.portable().to_json(), name=config.name, model=repo_id)
+    card = render_card({}, config.recipe(), name=config.name, model=repo_id)
     check_card(card)
     account = _check_account(token, settings, repo_id, demo_id if space else None)
+    look = _Look(token, settings, private, account)
     wanted: dict[Kind, str] = {"model": repo_id, "space": demo_id} if space else {"model": repo_id}
     for kind, name in wanted.items():
-        found = look_at(kind, name, {"README.md": card.encode()}, token, settings)
+        main = "model.safetensors" if kind == "model" else "app.py"
+        found = look(kind, name, {"README.md": card.encode(), main: b"not made yet"})
         if not replace:
-            _refuse_change(kind, name, found, _left_over(found))
+            check_allowed(called(kind, name), found, flag("push_replace"))
     return account
-
-
-def published(run: Run) -> list[dict[str, Any]]:
-    """Where the run went: [{repo_id, url, kind, commit, at, private}], the newest last."""
-    try:
-        kept = json.loads((run.dir / "published.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    return kept if isinstance(kept, list) else []
 
 
 def space_of(repo_id: str) -> str:
@@ -169,22 +204,35 @@ def space_of(repo_id: str) -> str:
     return repo_id + DEMO
 
 
-def choose_examples(run: Run) -> list[Path]:
-    """A test picture of each of the first classes, for a demo to show: the first in the report, right or wrong.
+class _Look:
+    """`look_at` with one token, for one visibility, and what `account`, where it is known, may create; what an earlier
+    model left counts as to be deleted."""
 
-    Only with the person's consent: these become public. Raises DataError where the model has been taught every picture
-    that it was judged on, or none of them is on this disk any more.
-    """
-    report = run.report() or {}
-    if (report.get("metrics") or {}).get("method") != "held-out":
-        raise DataError(f"run {run.id} has no test pictures that its model was not taught; publish it without examples")
-    found: dict[str, Path] = {}
-    for row in report.get("predictions") or []:
-        if row["label"] not in found and Path(row["path"]).is_file():
-            found[row["label"]] = Path(row["path"])
-    if not found:
-        raise DataError(f"the test pictures of run {run.id} are not on this disk any more; publish it without examples")
-    return list(found.values())[:MOST_EXAMPLES]
+    def __init__(self, token: str, settings: Settings, private: bool, account: Account | None = None) -> None:
+        self._token, self._settings, self._private, self._account = token, settings, private, account
+
+    def __call__(self, kind: Kind, repo_id: str, files: Files) -> Changes | None:
+        found = look_at(kind, repo_id, files, self._token, self._settings, private=self._private)
+        if self._account is not None:
+            check_may_create(self._account, repo_id, kind=kind, there=found is not None)
+        if found is None or kind != "model":
+            return found
+        left = tuple(path for path in found.kept if _is_superseded(path))
+        kept = tuple(path for path in found.kept if path not in left)
+        return altered(found, kept=kept, removed=left, needs_replace=found.needs_replace or bool(left))
+
+
+def _is_superseded(path: str) -> bool:
+    if "/" in path:
+        return path in (CONFUSION_MATRIX, TRAINING_CURVES)
+    return any(fnmatch(path, pattern) for pattern in _SUPERSEDED)
+
+
+def _commit_to_be(run: Run, repo_id: str, found: Changes | None) -> str:
+    """The commit of the model once it is published: that which it has, where nothing changes."""
+    if found is None or not found.is_empty:
+        return _NO_COMMIT
+    return last_commit(run, repo_id) or found.commit
 
 
 def _demo_name(repo_id: str, space: bool) -> str:
@@ -194,94 +242,19 @@ def _demo_name(repo_id: str, space: bool) -> str:
     return space_of(repo_id)
 
 
-def _check_account(token: str, settings: Settings, *names: str | None) -> Account:
+def _begin_demo(demo_id: str, token: str, settings: Settings, private: bool) -> None:
+    """Create the demo's Space, before the model is sent: whether a person may have one is known only then."""
+    try:
+        begin("space", demo_id, token, settings, private=private)
+    except HubError as failure:
+        said = f"{failure.message}; the model alone, without the demo, may go all the same"
+        raise type(failure)(said, failure.details) from failure
+
+
+def _check_account(token: str, settings: Settings, repo_id: str, demo_id: str | None) -> Account:
     """Whose token it is. Raises HubError where they may not create one of these repositories."""
     account = account_of(token, settings)
-    for name in filter(None, names):
-        check_may_create(account, name)
+    check_may_create(account, repo_id, kind="model")
+    if demo_id is not None:
+        check_may_create(account, demo_id, kind="space")
     return account
-
-
-def _result_of(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The run's report and configuration as they may be published. Raises JobError where there is no model."""
-    report = run.report()
-    if report is None or not (run.model_dir / "config.json").is_file():
-        raise JobError(f"run {run.id} is {run.view().state} and has no model to publish; `runs` shows which have one")
-    config = run.config().portable()
-    told = _without(report, _PRIVATE)
-    data = _without(report["data"], _PRIVATE | {"warnings"})  # which name files
-    return {**told, "data": {**data, "source": config.data}, "command": config.command()}, config.to_json()
-
-
-def _without(value: Any, keys: frozenset[str]) -> Any:
-    """A copy of a JSON value without these keys, at any depth."""
-    if isinstance(value, Mapping):
-        return {key: _without(below, keys) for key, below in value.items() if key not in keys}
-    if isinstance(value, list):
-        return [_without(below, keys) for below in value]
-    return value
-
-
-def _demo_of(run: Run, repo_id: str, examples: Sequence[Path], settings: Settings, commit: str | None = None) -> Files:
-    """The files of a demo that asks the model at `commit`, whose figures it shows. Raises DataError."""
-    report, config = _result_of(run)
-    _check_examples(run, examples)
-    return demo_files(
-        repo_id=repo_id,
-        title=config.get("name") or repo_id.partition("/")[2],
-        report=report,
-        examples={f"{place}, {path.name}": _read(path) for place, path in enumerate(examples, 1)},
-        settings=settings,
-        revision=commit,
-    )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as failure:
-        raise DataError(f"the example {path.name} cannot be read: {failure.strerror or failure}") from failure
-
-
-def _check_examples(run: Run, examples: Sequence[Path]) -> None:
-    """Raises DataError where one of these pictures is not of the run's test part."""
-    if not examples:
-        return
-    report = run.report() or {}
-    held_out = (report.get("metrics") or {}).get("method") == "held-out"
-    tested = {row["path"] for row in report.get("predictions") or []} if held_out else set()
-    foreign = [path.name for path in examples if str(path) not in tested]
-    if foreign:
-        raise DataError(f"an example must be a test picture of run {run.id}, and {foreign[0]} is not")
-
-
-def _left_over(found: Changes | None) -> tuple[str, ...]:
-    """What an earlier model left in a repository, and would be taken for a part of the new one."""
-    kept = found.kept if found is not None else ()
-    return tuple(path for path in kept if any(fnmatch(path, pattern) for pattern in _SUPERSEDED))
-
-
-def _commit_of(run: Run, repo_id: str) -> str | None:
-    """The commit that this run's model had when it was last published there."""
-    return next((entry["commit"] for entry in reversed(published(run)) if entry["repo_id"] == repo_id), None)
-
-
-def _refuse_change(kind: Kind, repo_id: str, found: Changes | None, left: tuple[str, ...] = ()) -> None:
-    """Raises HubError where publishing would change what somebody has put there, or has to remove what was `left`."""
-    if found is not None and (found.needs_replace or left):
-        removed = f"; {len(left):,} of an earlier model deleted" if left else ""
-        raise HubError(
-            f"the {kind} {repo_id} exists with other content: {found}{removed}; nothing was sent; allow it with "
-            "--replace, or take another name",
-            [f"- {path}" for path in left],
-        )
-
-
-def _remember(run: Run, sent: Published, private: bool, settings: Settings) -> None:
-    """Add to published.json, unless it is there already. Raises JobError where the run folder cannot be written."""
-    entry = {"repo_id": sent.id, "url": sent.url, "kind": sent.kind, "commit": sent.commit}
-    with writing_to_home(settings), filelock.FileLock(run.dir / "published.lock"):
-        known = published(run)
-        if not any(entry.items() <= earlier.items() for earlier in known):
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            write_json(run.dir / "published.json", [*known, {**entry, "at": now, "private": private}])

@@ -108,7 +108,7 @@ def spoken_accuracy(metrics: dict[str, Any]) -> str:
 def lines_of_training(report: dict[str, Any]) -> list[str]:
     again = f"python -m tl_core resume {report['run_id']}"
     if report["model_dir"] is None:
-        return [f"stopped before there was a model; {again} continues"]
+        return [f"stopped before there was a model; {again} continues", *lines_of_delivery(report)]
     metrics = report["metrics"]
     lines = [
         "",
@@ -125,7 +125,18 @@ def lines_of_training(report: dict[str, Any]) -> list[str]:
         lines.append(f"stopped early; {again} continues")
     elif report["strategy"] == "frozen" and not report.get("choice"):
         lines.append("next:    --strategy lp-ft also trains the backbone, for minutes instead of seconds")
-    return lines
+    return [*lines, *lines_of_delivery(report)]
+
+
+def lines_of_delivery(report: dict[str, Any]) -> list[str]:
+    """Where the model was published when it was done, or why it was not, and what to do."""
+    push = report.get("push")
+    if push is None:
+        return []
+    if "error" not in push:
+        return [f"published: {place}" for place in (push["url"], push["space_url"]) if place]
+    lines = [f"not published as {push['repo_id']}: {push['error']}", *(f"  {line}" for line in push["details"])]
+    return lines if report["stopped"] else [*lines, f"publish: {push['command']}"]
 
 
 def lines_of_baseline(metrics: dict[str, Any]) -> list[str]:
@@ -283,5 +294,7 @@ def lines_of_runs(views: list[dict[str, Any]]) -> list[str]:
             words = f"`python -m tl_core resume {view['run_id']}` continues"
         else:
             words = view["stage"] + (f" {view['step']:,}/{view['total']:,}" if view["total"] else "")
+        if view["unpublished"] and view["state"] == "succeeded":
+            words += f"; not published: `{view['unpublished']['command']}`"
         lines.append(f"{view['run_id']:{width}}  {view['state']:9}  {words}")
     return lines

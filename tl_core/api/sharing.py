@@ -6,7 +6,7 @@ A token is the caller's, or where none is given the one that huggingface_hub fin
 from pathlib import Path
 from typing import Any
 
-from tl_core.errors import JobError
+from tl_core.errors import ConfigError, JobError
 from tl_core.runs import LIVE_STATES, Run, find_run
 from tl_core.settings import read_settings
 from tl_core.sources import Ticker
@@ -34,15 +34,20 @@ def push(
     """Publish a run's model on the Hub as `repo_id`, "owner/name"; with `space` a demo of it too.
 
     {repo_id, url, commit, files: [{path, bytes}], bytes sent, changes, space_url or None}. With `examples` the demo
-    shows a test picture of each class, which is then public. What is there already is changed only with `replace`.
-    `dry_run` needs neither token nor network: {repo_id, url, files, bytes, space: the same or None}. Raises JobError,
-    DataError, HubError; the same call again goes on after an interruption.
+    shows a test picture of each class, which is then public. What is there already is changed only with `replace`,
+    and parts of an earlier model are deleted then.
+    `dry_run` needs neither token nor network: {repo_id, url, files, bytes, space: the same or None}. Raises
+    ConfigError, JobError, DataError, HubError; the same call again goes on after an interruption.
     """
     from tl_core.sharing import choose_examples, push_run, rehearse
 
+    if examples and not space:
+        raise ConfigError(
+            "--examples are pictures for a demo to show, and there is none: add --space, or leave them out"
+        )
     settings = read_settings()
     found = _ended(find_run(run, settings))
-    pictures = choose_examples(found) if space and examples else []
+    pictures = choose_examples(found) if examples else []
     if dry_run:
         return rehearse(found, repo_id, space=space, private=private, examples=pictures)
     given: dict[str, Any] = {"private": private, "space": space, "replace": replace, "examples": pictures}

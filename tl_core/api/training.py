@@ -16,6 +16,7 @@ from tl_core.sources import Ticker
 def train(
     config: TrainConfig | Mapping[str, Any] | str | Path | None = None,
     *,
+    token: str | None = None,
     echo: LogStream | None = None,
     ticker: Ticker | None = None,
     **options: Any,
@@ -24,43 +25,62 @@ def train(
 
     The configuration is a TrainConfig, its values, the data alone, or values as keywords: `train("photos",
     strategy="full")`; the keywords are the flags of the command line. `ticker` hears how far it is, `echo`
-    receives the log. Raises TLError; where it is about the configuration, the data or the backbone, nothing was
-    written.
+    receives the log. Raises TLError; where it is about the configuration, the data, the backbone or what is in the way
+    of `push_to`, nothing was written.
+
+    With `push_to` the model is published once the run has succeeded, with `token` or the one that is at hand. The
+    report's `push` says where it is, {repo_id, url, …}, or why it is not there, {repo_id, error, details, command}.
     """
+    from tl_core.delivery import check_delivery
+
     settings = read_settings()
     begun = time.perf_counter()
-    config, named = open_words(parsed(config, options), settings, ticker)
+    config = parsed(config, options)
+    token = check_delivery(config, token, settings)
+    config, named = open_words(config, settings, ticker)
     from tl_core.ml.inputs import make_inputs
     from tl_core.ml.libraries import quieten
     from tl_core.ml.worker import work
 
     quieten()
     inputs = make_inputs(config, *named, seconds=time.perf_counter() - begun)
-    return work(create_run(config, settings), settings, echo=echo, ticker=ticker, inputs=inputs)
+    return work(create_run(config, settings), settings, echo=echo, ticker=ticker, inputs=inputs, token=token)
 
 
 def train_in_background(
-    config: TrainConfig | Mapping[str, Any], *, owner: str = LOCAL_OWNER, ticker: Ticker | None = None
+    config: TrainConfig | Mapping[str, Any],
+    *,
+    token: str | None = None,
+    owner: str = LOCAL_OWNER,
+    ticker: Ticker | None = None,
 ) -> Run:
     """Verify the images here, then let a process of its own train; its run folder tells how far it is.
 
     It starts at once, or waits in the queue while as many work in the background as may; where others use the machine
-    too, within the limits of one person. Raises TLError.
+    too, within the limits of one person. With `push_to` as `train`: a token that is stored nowhere stays in the memory
+    of this process, so that a run which waits is published only if this process is still there when its turn comes.
+    Raises TLError.
     """
+    from tl_core.delivery import check_delivery
     from tl_core.jobs import check_room_in_queue, enqueue
     from tl_core.limits import check_images, within_limits
 
     settings = read_settings()
     check_room_in_queue(owner, settings)
-    config, named = open_words(within_limits(parsed(config, {}), settings), settings, ticker)
+    config = within_limits(parsed(config, {}), settings)
+    token = check_delivery(config, token, settings)
+    config, named = open_words(config, settings, ticker)
     check_images(len(named.collection.pictures), settings)
     run = create_run(config, settings, owner)
-    enqueue(run, settings)
+    enqueue(run, settings, _only_in_memory(token))
     return run
 
 
-def resume(run: str, *, echo: LogStream | None = None, ticker: Ticker | None = None) -> dict[str, Any]:
-    """Continue a run from its last checkpoint in this process; as `train`. Raises JobError for one that cannot be."""
+def resume(
+    run: str, *, token: str | None = None, echo: LogStream | None = None, ticker: Ticker | None = None
+) -> dict[str, Any]:
+    """Continue a run from its last checkpoint in this process; as `train`, but where there is no token to publish it
+    with, that is said and the run goes on. Raises JobError for one that cannot be continued."""
     from tl_core.jobs import check_resumable
 
     settings = read_settings()
@@ -68,17 +88,28 @@ def resume(run: str, *, echo: LogStream | None = None, ticker: Ticker | None = N
     check_resumable(found)
     from tl_core.ml.worker import work
 
-    return work(found, settings, echo=echo, ticker=ticker)
+    return work(found, settings, echo=echo, ticker=ticker, token=token)
 
 
-def resume_in_background(run: str) -> Run:
-    """Continue a run in a process of its own, at once or when its turn has come. Raises JobError where it cannot be."""
+def resume_in_background(run: str, *, token: str | None = None) -> Run:
+    """Continue a run in a process of its own, at once or when its turn has come; the token as `train_in_background`.
+    Raises JobError where it cannot be."""
+    from tl_core.delivery import wish_of
+    from tl_core.hub.account import token_at_hand
     from tl_core.jobs import enqueue
 
     settings = read_settings()
     found = find_run(run, settings)
-    enqueue(found, settings)
+    token = token or token_at_hand() if wish_of(found) else None
+    enqueue(found, settings, _only_in_memory(token))
     return found
+
+
+def _only_in_memory(token: str | None) -> str | None:
+    """The token where no other process could find it by itself."""
+    from tl_core.hub.account import is_stored
+
+    return token if token and not is_stored(token) else None
 
 
 def runs() -> list[dict[str, Any]]:

@@ -179,12 +179,21 @@ def resume(run: str, background: bool, as_json: bool) -> int:
 
 
 def _say_started(run: Any, as_json: bool) -> int:
+    from tl_core.delivery import wish_of
     from tl_core.jobs import queue_of
     from tl_core.settings import read_settings
+    from tl_core.tokens import kept
 
     view = run.view(queue_of(read_settings()))
     doing = f"waits for its turn, {spoken_place(view.place)}" if view.place else "works in the background"
     line = f"run {run.id} {doing}; `python -m tl_core runs` shows how far it is"
+    wish = wish_of(run)
+    if wish is not None and kept(run):
+        print(
+            "the access token is stored nowhere and ends with this command: `hf auth login` keeps it until the run's "
+            f"turn has come, or `{wish.command(run)}` publishes the model afterwards",
+            file=sys.stderr,
+        )
     answer(as_json, {"run_id": run.id, "run_dir": str(run.dir), "place": view.place}, [line])
     return 0
 

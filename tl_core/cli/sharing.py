@@ -14,7 +14,7 @@ from tl_core.terminal import Progress, lines_of_planned, lines_of_pushed
 @click.option("--private", is_flag=True, help="Only you, or the organisation, can see it.")
 @click.option("--space", is_flag=True, help="Also a Space, OWNER/NAME-demo, where anybody can try the model.")
 @click.option("--examples", is_flag=True, help="With --space: show a test picture of each class, which is then public.")
-@click.option("--replace", is_flag=True, help="Change what is there already.")
+@click.option("--replace", is_flag=True, help="Change what is there already, and delete the parts of an earlier model.")
 @click.option("--dry-run", is_flag=True, help="List the files and their sizes; needs neither token nor network.")
 @json_option
 def push(run: str, as_json: bool, dry_run: bool, **given: Any) -> None:
@@ -35,7 +35,7 @@ def push(run: str, as_json: bool, dry_run: bool, **given: Any) -> None:
 @click.option(
     "--hardware", metavar="NAME", help="What the Space suggests to those who duplicate it.  [default: cpu-basic]"
 )
-@click.option("--replace", is_flag=True, help="Take the place of what another app has there.")
+@click.option("--replace", is_flag=True, help="Replace what another app, or somebody, has put there.")
 @click.option("--dry-run", is_flag=True, help="List the files and their sizes; needs neither token nor network.")
 @json_option
 def deploy(as_json: bool, dry_run: bool, **given: Any) -> None:

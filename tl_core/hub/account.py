@@ -4,13 +4,17 @@ Must not know: what is put into a repository, or where the token came from. A to
 kept nor logged nor told.
 """
 
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tl_core.errors import HubError
+from tl_core.hub.names import Kind, check_name
+from tl_core.hub.patience import bound_waiting
 from tl_core.hub.refusals import forbidden_offline, plain_refusals
-from tl_core.hub.repository import answer_within, endpoint, first_answer_seconds, is_hub_id
+from tl_core.hub.repository import answer_soon, endpoint
 from tl_core.settings import Settings, read_settings
 
 # https://huggingface.co/docs/hub/organizations-security: a contributor creates repositories and writes to those.
@@ -27,14 +31,15 @@ class Account:
 
     `organisations` are those that may be written to. `may_write` is False for a token that can only read, and None
     where the Hub does not say (the tokens of a sign-in). A fine-grained token may leave out the person's `own_name`,
-    and may name single `repositories`, which it can write to and not create.
+    and may name single `repositories` by their kind ("model", "dataset", "space") and id, which it can write to and
+    not create.
     """
 
     name: str
     organisations: tuple[str, ...] = ()
     may_write: bool | None = None
     own_name: bool = True
-    repositories: tuple[str, ...] = ()
+    repositories: tuple[tuple[str, str], ...] = ()
 
     @property
     def owners(self) -> tuple[str, ...]:
@@ -59,6 +64,18 @@ def token_at_hand() -> str | None:
         raise HubError(
             f"HF_OIDC_RESOURCE is set and no access token can be had with it ({failure}); unset it, or set HF_TOKEN"
         ) from failure
+
+
+def is_stored(token: str) -> bool:
+    """Whether every process on this computer finds this token by itself: it is what `hf auth login` stored."""
+    from huggingface_hub import constants
+
+    if read_settings().shared or "HF_TOKEN" in os.environ:  # it is not looked for, or another one is found first
+        return False
+    try:
+        return Path(constants.HF_TOKEN_PATH).read_text(encoding="utf-8").strip() == token
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def sound_token(token: str | None) -> str:
@@ -86,35 +103,42 @@ def account_of(token: str | None, settings: Settings) -> Account:
 
     token = sound_token(token)
     forbidden_offline(settings, "your account cannot be asked for")
+    bound_waiting()
     with plain_refusals("your account", token, "nothing was sent"):
-        answer = answer_within(first_answer_seconds(), lambda: HfApi(endpoint=endpoint()).whoami(token=token))
+        answer = answer_soon(lambda _: HfApi(endpoint=endpoint()).whoami(token=token))
         if not isinstance(answer, dict) or not isinstance(answer.get("name"), str):
             raise ValueError("the answer names nobody")
     return _account(answer)
 
 
-def check_may_create(account: Account, repo_id: str) -> None:
+def check_may_create(account: Account, repo_id: str, *, kind: Kind | None = None, there: bool | None = None) -> None:
     """Raise HubError where this account may not put a repository of that name on the Hub: the name is none, the token
-    only reads, or the owner is somebody else."""
-    owner, slash, _ = repo_id.partition("/")
-    if not slash or not is_hub_id(repo_id):
-        raise HubError(
-            f"{repo_id!r} cannot be the name of a repository: it looks like {account.name}/my-model, with letters, "
-            "digits, '-', '_' and '.', not at either end, not doubled ('--', '..') and at most 96 of them"
-        )
-    if repo_id in account.repositories:
+    only reads, or the owner is somebody else.
+
+    `kind` and `there` (whether it exists; None where that is not known yet) matter for a token that may write to single
+    repositories only.
+    """
+    check_name(repo_id)
+    owner = repo_id.partition("/")[0]
+    if owner in account.owners:
         return
+    if any(named == repo_id and kind in (None, granted) for granted, named in account.repositories):
+        if there is not False:
+            return
+        raise HubError(
+            f"this access token of {account.name} may write to {repo_id} and not create it, and it is not there; "
+            f"create it at {endpoint()}/{'new-space' if kind == 'space' else 'new'}, or use a token with the role write"
+        )
     if not account.owners:
-        only = f" (only to {', '.join(account.repositories)})" if account.repositories else ""
+        named = ", ".join(f"the {granted} {name}" for granted, name in account.repositories)
         raise HubError(
-            f"this access token of {account.name} may not write to {repo_id}{only}; make one with the role write at "
-            f"{endpoint()}/settings/tokens"
+            f"this access token of {account.name} may not write to {repo_id}{f' (only to {named})' if named else ''}; "
+            f"make one with the role write at {endpoint()}/settings/tokens"
         )
-    if owner not in account.owners:
-        raise HubError(
-            f"this access token of {account.name} may not create repositories for {owner!r}; allowed: "
-            f"{', '.join(account.owners)}; take one of these names, or a token that may"
-        )
+    raise HubError(
+        f"this access token of {account.name} may not create repositories for {owner!r}; allowed: "
+        f"{', '.join(account.owners)}; take one of these names, or a token that may"
+    )
 
 
 def _account(answer: dict[str, Any]) -> Account:
@@ -142,5 +166,5 @@ def _account(answer: dict[str, Any]) -> Account:
         tuple(organisation for organisation in organisations if ("org", organisation) in writable),
         bool(writable),
         own_name=("user", name) in writable,
-        repositories=tuple(sorted(named for kind, named in writable if kind in ("model", "dataset", "space"))),
+        repositories=tuple(sorted(grant for grant in writable if grant[0] in ("model", "dataset", "space"))),
     )

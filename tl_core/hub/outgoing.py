@@ -9,6 +9,7 @@ file all of it is sent again. A file that arrived before an interruption is not.
 import hashlib
 import io
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,11 +21,22 @@ Content = Path | bytes
 Ticker = Callable[[int, int], None]  # bytes that left, bytes that have to; called by several threads, one at a time
 
 _PIECE = 1 << 20
+# Smaller files are read at once: hundreds of them cannot all be held open.
+_HELD_BYTES = 1 << 20
+
+
+class Watching(Exception):
+    """Whoever watches the progress raised `reason`: neither the Hub's fault nor the file's."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__()
+        self.reason = reason  # the cause of an exception is lost on its way through the client
 
 
 @contextmanager
 def only_our_progress(ticker: Ticker | None) -> Iterator[None]:
-    """Without the client's own bar beside ours, and its warning about what is meant here (see above)."""
+    """Without the client's own bar beside ours, its warning about what is meant here (see above), and the Hub's advice
+    about a card: none of these is for the person who pushes."""
     from huggingface_hub import constants
     from huggingface_hub.utils import (  # type: ignore[attr-defined]  # exported lazily
         are_progress_bars_disabled,
@@ -33,6 +45,8 @@ def only_our_progress(ticker: Ticker | None) -> Iterator[None]:
     )
 
     logging.getLogger("huggingface_hub._commit_api").addFilter(_is_news)
+    # For good, and not for a while: other threads may have set theirs meanwhile.
+    warnings.filterwarnings("ignore", r"Warnings while validating metadata in README\.md", UserWarning)
     if ticker is None or constants.HF_HUB_DISABLE_PROGRESS_BARS is not None or are_progress_bars_disabled():
         yield
         return
@@ -67,7 +81,10 @@ class Progress:
             if gained > 0:
                 self._reached[name] = position
                 self.done += gained
-                self._tell(self.done)
+                try:
+                    self._tell(self.done)
+                except Exception as failure:
+                    raise Watching(failure) from failure
 
     def finish(self) -> None:
         self._tell(self._total)
@@ -82,6 +99,8 @@ class Outgoing(io.BufferedReader):
 
     def __init__(self, path_in_repo: str, content: Content, progress: Progress) -> None:
         with _reading(content):
+            if isinstance(content, Path) and content.stat().st_size <= _HELD_BYTES:
+                content = content.read_bytes()
             super().__init__(io.FileIO(content) if isinstance(content, Path) else io.BytesIO(content))
         self._path_in_repo, self._progress = path_in_repo, progress
 

@@ -6,7 +6,9 @@ happen twice: creating a repository, a commit; and it waits as long as Retry-Aft
 leaves open. Must not know: what is asked.
 """
 
+import json
 from collections.abc import Callable
+from threading import Lock
 from time import sleep
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,7 +26,16 @@ SILENCE_SECONDS = 120
 # Each of these has been asked six times when its refusal arrives.
 _ASKED_AGAIN_BY_CLIENT = ("/tree/", "/preupload/", "/info/lfs/")
 
+# The Hub creates one repository of a person at a time, and says so; huggingface_hub asks again at once, without end.
+_ONE_AT_A_TIME, _TURN_SECONDS = "another conflicting operation is in progress", 5
+# A gateway in trouble is asked once more after so long.
+_RECOVERY_SECONDS = 2
+# A repository that was created is not yet seen by every server of the Hub: before each further look, so long.
+_PAUSES = (0.5, 1, 1.5, 2)
+
 Answer = TypeVar("Answer")
+
+_lock = Lock()
 
 
 def patiently(ask: Callable[[], Answer]) -> Answer:
@@ -35,7 +46,7 @@ def patiently(ask: Callable[[], Answer]) -> Answer:
         try:
             return ask()
         except HfHubHTTPError as failure:
-            seconds = asked_wait(failure.response)
+            seconds = _TURN_SECONDS if _waits_for_its_turn(failure.response) else asked_wait(failure.response)
             again = any(part in failure.response.url.path for part in _ASKED_AGAIN_BY_CLIENT)
             if again or seconds is None or seconds > LONGEST_WAIT_SECONDS:
                 raise
@@ -43,20 +54,55 @@ def patiently(ask: Callable[[], Answer]) -> Answer:
     return ask()
 
 
+def despite_a_gateway(ask: Callable[[], Answer]) -> Answer:
+    """`ask()`; where what came was no JSON, once more: huggingface_hub reads the verdict on a card before it looks at
+    the status, and a gateway in trouble answers with a page of words."""
+    try:
+        return ask()
+    except json.JSONDecodeError:
+        sleep(_RECOVERY_SECONDS)
+        return ask()
+
+
+def until_seen(look: Callable[[], Answer | None]) -> Answer | None:
+    """What `look()` finds, for some seconds asked again while it finds nothing."""
+    found = look()
+    for seconds in _PAUSES:
+        if found is not None:
+            break
+        sleep(seconds)
+        found = look()
+    return found
+
+
 def bound_waiting() -> None:
     """From now on no request of this process waits in silence for ever, nor sleeps as long as a Retry-After wishes.
 
-    What may be changed without taking the client away from others who set one up: its hooks, and the limit it lacks.
+    For every client that huggingface_hub makes from now on: it makes a new one after each connection that failed. Who
+    set up clients of their own keeps them, with these limits. Call it before the first question: it ends what is asked.
     """
-    import httpx2
-    from huggingface_hub import get_session
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils import _http
 
-    session = get_session()
-    hooks = session.event_hooks["response"]
-    if _refuse_a_long_wait not in hooks:
-        hooks.append(_refuse_a_long_wait)
-    if session.timeout == httpx2.Timeout(None):
-        session.timeout = SILENCE_SECONDS
+    with _lock:
+        if not isinstance(_http._GLOBAL_CLIENT_FACTORY, _Bounded):
+            set_client_factory(_Bounded(_http._GLOBAL_CLIENT_FACTORY))
+
+
+class _Bounded:
+    """Makes the clients that another factory makes, each with limits to its patience."""
+
+    def __init__(self, factory: "Callable[[], httpx2.Client]") -> None:
+        self._factory = factory
+
+    def __call__(self) -> "httpx2.Client":
+        import httpx2
+
+        client = self._factory()
+        client.event_hooks["response"] += [_refuse_a_long_wait, _refuse_to_ask_without_end]
+        if client.timeout == httpx2.Timeout(None):
+            client.timeout = SILENCE_SECONDS
+        return client
 
 
 def asked_wait(response: "httpx2.Response") -> int | None:
@@ -77,3 +123,16 @@ def _refuse_a_long_wait(response: "httpx2.Response") -> None:
 
     if (asked_wait(response) or 0) > LONGEST_WAIT_SECONDS:
         hf_raise_for_status(response)
+
+
+def _refuse_to_ask_without_end(response: "httpx2.Response") -> None:
+    from huggingface_hub import hf_raise_for_status
+
+    if response.status_code == 409 and response.url.path.endswith("/repos/create"):
+        response.read()
+        if _waits_for_its_turn(response):
+            hf_raise_for_status(response)
+
+
+def _waits_for_its_turn(response: "httpx2.Response") -> bool:
+    return response.status_code == 409 and response.url.path.endswith("/create") and _ONE_AT_A_TIME in response.text

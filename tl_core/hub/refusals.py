@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tl_core.errors import HubError
+from tl_core.hub.outgoing import Watching
 from tl_core.hub.patience import asked_wait
 from tl_core.hub.repository import Unreachable, endpoint
 from tl_core.settings import Settings
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 # As much of a server's own words as one sentence can hold.
 _MOST_SAID = 200
 _UPLOADING = re.compile(r"Error while uploading '(.+)' to the Hub")  # how huggingface_hub names the file of a failure
+# What httpx says where another thread, whose connection failed, has ended the client that all of them share.
+_ENDED = "the client has been closed"
 # From the storage these mean the file and not the person: what arrived is damaged, or the permission to send expired.
 _NOT_TAKEN = frozenset({400, 404, 409, 412, 422})
 
@@ -36,22 +39,27 @@ def plain_refusals(subject: str, token: str | None, left: str) -> Iterator[None]
     """Turn what the Hub's client raises about `subject` into one sentence; `left` says what is left behind.
 
     Raises Unreachable for what may be gone in a while (no network, 429, 5xx, a broken line), HubError for the rest.
+    What whoever watches the progress raises comes through as it is.
     """
     import httpx2
     from huggingface_hub import errors
 
     try:
         yield
+    except Watching as watched:
+        raise watched.reason from None
     except (httpx2.HTTPError, httpx2.InvalidURL, errors.OfflineModeIsEnabled, OSError, ValueError, KeyError) as failure:
         said = _sentence(failure, subject, left, "")
         raise _without(token, said) from _chained(failure, token)
     except RuntimeError as failure:  # around whatever ended the upload of one file
-        named, cause = _UPLOADING.match(str(failure)), failure.__cause__
-        if not named or cause is None:
-            raise
-        if not isinstance(cause, (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, KeyError)):
-            raise cause from None  # not the Hub's doing: whoever watches the progress wants to stop
-        said = _sentence(cause, subject, left, named[1])
+        named = _UPLOADING.match(str(failure))
+        cause, file = (failure.__cause__, named[1]) if named and failure.__cause__ else (failure, "")
+        if isinstance(cause, Watching):
+            raise cause.reason from None
+        known = (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, KeyError)
+        if not isinstance(cause, known) and not _ended(cause):
+            raise cause from None  # not the Hub's doing
+        said = _sentence(cause, subject, left, file)
         raise _without(token, said) from _chained(cause, token)
 
 
@@ -63,7 +71,7 @@ def _sentence(failure: BaseException, subject: str, left: str, file: str) -> Hub
     if isinstance(failure, errors.HfHubHTTPError):
         return _refusal(failure, subject, left, file)
     kind = type(failure).__name__
-    if isinstance(failure, (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError)):
+    if isinstance(failure, (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError)) or _ended(failure):
         return Unreachable(
             f"the connection to {endpoint()} broke while {file or subject} was being sent; {left}; check the "
             "connection and try again",
@@ -89,8 +97,8 @@ def _sentence(failure: BaseException, subject: str, left: str, file: str) -> Hub
             f"({endpoint()}/settings/billing) or push less"
         )
     return Unreachable(
-        f"what answers at {endpoint()} about {subject} is not the Hub, or not well (perhaps a network's log-in page); "
-        f"{left}; check the connection and HF_ENDPOINT",
+        f"what answers at {endpoint()} about {subject} is not the Hub, or it is in trouble (perhaps this is a "
+        f"network's log-in page); {left}; try again later, and check the connection and HF_ENDPOINT",
         [f"{kind}: {failure}"],
     )
 
@@ -134,6 +142,10 @@ def _refusal(failure: "HfHubHTTPError", subject: str, left: str, file: str) -> H
             f"{hub} has {subject} already, or is at work on it ({found}); {left}; try again, or take another name"
         )
     return HubError(f"{hub} refuses {subject} ({found}); {left}; correct that and try again")
+
+
+def _ended(failure: BaseException) -> bool:
+    return isinstance(failure, RuntimeError) and _ENDED in str(failure)
 
 
 def _without(token: str | None, error: HubError) -> HubError:

@@ -12,15 +12,20 @@ from dataclasses import dataclass, replace
 from glob import escape
 from pathlib import Path
 from threading import Thread
+from time import monotonic
 from typing import Literal, TypeVar
 
 from tl_core import catalogue
 from tl_core.errors import ConfigError, HubError
+from tl_core.hub.patience import bound_waiting
 from tl_core.settings import Settings, read_settings
 
 # Without a network a person must hear so within three seconds, the start of the program included. On a slow line the
 # Hub client's own variable HF_HUB_ETAG_TIMEOUT gives the first answer more time.
 FIRST_ANSWER_SECONDS = 2
+# Of a Hub that has answered within the last minute it is known that it is there: it may take its time.
+LATER_ANSWER_SECONDS = 20
+_LATELY_SECONDS = 60
 # The names of very many files arrive in pages of 1,000.
 LISTING_SECONDS = 120
 
@@ -29,6 +34,8 @@ _NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
 _ID = re.compile(rf"(?:{_NAME}/)?{_NAME}")
 
 Answer = TypeVar("Answer")
+
+_answered: dict[str, float] = {}  # address of a Hub: when it answered last
 
 
 class Unreachable(HubError):
@@ -67,6 +74,7 @@ class Repository:
 
         if settings.offline:
             raise Unreachable(f"{self._not_here} and HF_HUB_OFFLINE forbids asking the Hub; unset it {self._otherwise}")
+        bound_waiting()
         seconds = first_answer_seconds()
         api = HfApi(endpoint=endpoint(), token=_token())
 
@@ -240,6 +248,22 @@ def answer_within(seconds: float, ask: Callable[[], Answer]) -> Answer:
         return answer.result(timeout=seconds)
     except TimeoutError as failure:
         raise TimeoutError(str(failure) or f"no answer within {seconds:g} seconds") from None
+
+
+def answer_soon(ask: Callable[[float], Answer]) -> Answer:
+    """`ask(seconds)`, or TimeoutError after so many: few where it has to be found out whether there is a Hub at all."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    hub, seconds = endpoint(), first_answer_seconds()
+    if monotonic() - _answered.get(hub, -_LATELY_SECONDS) < _LATELY_SECONDS:
+        seconds = max(seconds, LATER_ANSWER_SECONDS)
+    try:
+        answer = answer_within(seconds, lambda: ask(seconds))
+    except HfHubHTTPError:  # a refusal is an answer
+        _answered[hub] = monotonic()
+        raise
+    _answered[hub] = monotonic()
+    return answer
 
 
 def _token() -> bool | None:

@@ -215,7 +215,7 @@ def _spent(inputs: Inputs, outcome: Outcome, run: Run) -> dict[str, float]:
 
 def _publish(fresh: Path, report: dict[str, Any], config: TrainConfig, run: Run) -> None:
     """Put a complete model folder in place, then the report: a kill leaves whole folders, old or new."""
-    write_json(fresh / "training_config.json", config.portable().to_json())
+    write_json(fresh / "training_config.json", config.recipe())
     _write_card(fresh, report, config)
     old = run.dir / "model.old"
     shutil.rmtree(old, ignore_errors=True)
@@ -227,9 +227,9 @@ def _publish(fresh: Path, report: dict[str, Any], config: TrainConfig, run: Run)
 
 
 def _write_card(model_dir: Path, report: dict[str, Any], config: TrainConfig) -> None:
-    portable = config.portable().to_json()
-    handed_on = {**report, "data": {**report["data"], "source": portable["data"]}}
-    write_atomically(model_dir / "README.md", render_card(handed_on, portable))
+    recipe = config.recipe()
+    handed_on = {**report, "data": {**report["data"], "source": recipe["data"]}}
+    write_atomically(model_dir / "README.md", render_card(handed_on, recipe))
 
 
 def _describe_task(config: TrainConfig, backbone: Backbone, division: Division) -> str:

@@ -1,6 +1,6 @@
 """The process that works on a run: a run folder in, an exit code out. In the foreground the command line calls `work`.
 
-    python -m tl_core.ml.worker RUN_DIR
+    python -m tl_core.ml.worker RUN_DIR [--with-token, which is read from standard input]
 
 Whatever happens, the run's status says how it ended, and the next one in the queue is started. Must not know what
 training does.
@@ -17,12 +17,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_core.delivery import announce, deliver, wish_of, withhold
 from tl_core.errors import JobError, TLError
 from tl_core.files import disk_is_full, writing_to_home
 from tl_core.jobs import start_next
 from tl_core.recorder import LogStream, Recorder, StopRequested
 from tl_core.runs import Run
 from tl_core.settings import Settings, read_settings
+from tl_core.tokens import handed_over
 
 if TYPE_CHECKING:
     from tl_core.ml.inputs import Inputs
@@ -41,8 +43,12 @@ def work(
     writes_log: bool = True,
     ticker: Callable[[str, int, int], None] | None = None,
     inputs: "Inputs | None" = None,
+    token: str | None = None,
 ) -> dict[str, Any]:
     """Train the run to its end; the report, with `model_dir` None and little else when it was stopped before a model.
+
+    Where its configuration says so, the model is then published with `token`, or the one that is at hand; the report's
+    `push` says how that went.
 
     A first interrupt (Ctrl-C, SIGTERM) is a request to stop after the current step; a second one ends the work at once
     with KeyboardInterrupt, and the run is stopped as well. Raises JobError when another process works on the run, and
@@ -57,6 +63,7 @@ def work(
             run.claim(os.getpid())  # before signals are let in: a stop asked for from here on is meant for this process
             stack.enter_context(_interrupts_as_stop(run))
             recorder.start()
+            announce(run, recorder, token)
         try:
             report = _train(run, settings, recorder, inputs)
         except StopRequested:
@@ -69,12 +76,31 @@ def work(
             if told is failure:
                 raise
             raise told from failure
+        steps = {key: report["training"][name] for key, name in STEPS.items() if name in report["training"]}
+        reached = {"metrics": _figures(report), **steps}
+        if report["stopped"]:
+            with writing_to_home(settings):
+                withheld = withhold(run, recorder)
+                recorder.finish("stopped", **reached)
+            return {**report, **withheld}
+        return {**report, **_succeed(run, settings, recorder, reached, token)}
+
+
+def _succeed(
+    run: Run, settings: Settings, recorder: Recorder, reached: dict[str, Any], token: str | None
+) -> dict[str, Any]:
+    """End the run, and publish its model where that is wished: {push: how that went}, or {}."""
+    wish = wish_of(run)
+    with writing_to_home(settings):
+        (recorder.reach if wish else recorder.finish)("succeeded", **reached)
+    shutil.rmtree(run.checkpoints_dir, ignore_errors=True)  # a run that has ended well is never resumed
+    if wish is None:
+        return {}
+    try:
+        return {"push": deliver(run, wish, token, settings, recorder)}
+    finally:
         with writing_to_home(settings):
-            steps = {key: report["training"][name] for key, name in STEPS.items() if name in report["training"]}
-            recorder.finish("stopped" if report["stopped"] else "succeeded", metrics=_figures(report), **steps)
-        if not report["stopped"]:  # a run that has ended well is never resumed
-            shutil.rmtree(run.checkpoints_dir, ignore_errors=True)
-        return report
+            recorder.finish("succeeded", **reached)
 
 
 def _train(run: Run, settings: Settings, recorder: Recorder, inputs: "Inputs | None") -> dict[str, Any]:
@@ -91,10 +117,11 @@ def _stop_early(run: Run, settings: Settings, recorder: Recorder) -> dict[str, A
     """End the run as stopped; what an earlier process on it has reached is still there, and is the report."""
     reached = run.report()
     with writing_to_home(settings):
+        withheld = withhold(run, recorder)
         recorder.finish("stopped", metrics=reached and _figures(reached))
     if reached is not None:
-        return {**reached, "stopped": True}
-    return {"run_id": run.id, "run_dir": str(run.dir), "model_dir": None, "stopped": True}
+        return {**reached, "stopped": True, **withheld}
+    return {"run_id": run.id, "run_dir": str(run.dir), "model_dir": None, "stopped": True, **withheld}
 
 
 def _figures(report: dict[str, Any]) -> dict[str, Any]:
@@ -164,11 +191,12 @@ def _interrupts_as_stop(run: Run) -> Iterator[None]:
 
 def main(arguments: list[str]) -> int:
     """Exit code: 0 succeeded or stopped, 2 the person can mend it, 130 interrupted twice, 1 our fault."""
+    token = handed_over(arguments)
     run = Run(Path(arguments[0]))
     if not (run.dir / "config.json").is_file():
         raise SystemExit(f"{run.dir} is no run folder")
     try:
-        work(run, read_settings(), echo=sys.stderr, writes_log=False)
+        work(run, read_settings(), echo=sys.stderr, writes_log=False, token=token)
     except TLError as failure:
         print(f"error: {failure.message}", *failure.details, sep="\n  ", file=sys.stderr)
         return 2

@@ -16,12 +16,15 @@ from tl_core.errors import TLError
 from tl_core.settings import Settings, read_settings
 from tl_core.ui import theme
 from tl_core.ui.events import listen
-from tl_core.ui.panels import classes, compare, data, findings, monitor, results, runs, train, try_model
+from tl_core.ui.house_rules import what_is_lost
+from tl_core.ui.panels import classes, compare, data, findings, monitor, results, runs, share, train, try_model
 from tl_core.ui.session import Session, build_session, keep_token
+from tl_core.ui.signin import is_offered
 from tl_core.ui.slot import slot
 
 # Gradio's copies of uploads and thumbnails: looked at every hour, kept for a day. What a person keeps lies elsewhere.
 _CACHE_TIMES = (3600, 24 * 3600)
+SHARE = "share"
 # Everything that waits in the whole app, ticks of open pages included.
 _MOST_WAITING = 500
 # The first page is drawn before torch takes the interpreter for seconds.
@@ -30,8 +33,14 @@ _WARMING_DELAY = 1.0
 
 def build_app() -> gr.Blocks:
     with gr.Blocks(title=theme.NAME, analytics_enabled=False, delete_cache=_CACHE_TIMES) as app:
-        session = build_session()
-        slot(theme.header(read_settings().shared))
+        session, settings = build_session(), read_settings()
+        with gr.Row(elem_classes="tl-top"):
+            slot(theme.header(settings.shared))
+            if is_offered(settings):
+                gr.LoginButton(logout_value="Sign out ({})", size="sm", scale=0, min_width=230, elem_id="sign-in")
+            if settings.on_space:
+                gr.DuplicateButton("Duplicate this Space", min_width=180, elem_id="duplicate")
+        slot(what_is_lost(settings), elem_id="what-is-lost")
         notice = slot()
         with gr.Tabs(selected="try", elem_id="steps") as tabs:
             with gr.Tab("Try", id="try"):
@@ -44,6 +53,8 @@ def build_app() -> gr.Blocks:
                 listed, watched = runs.build(), monitor.build()
             with gr.Tab("Results", id="results"):
                 judged, compared = results.build(), compare.build()
+            with gr.Tab("Share", id=SHARE) as share_tab:
+                sharing = share.build()
         try_model.bind(trying, session)
         data.bind(doors, session)
         classes.bind(boxes, session)
@@ -53,9 +64,11 @@ def build_app() -> gr.Blocks:
         monitor.bind(watched, session)
         results.bind(judged, session)
         compare.bind(compared, session)
+        share.bind(sharing, session, share_tab.select)
         _lead(found.go.click, tabs, "train", notice)
         _lead(training.started.change, tabs, "watch", notice)
         _lead(watched.to_results.click, tabs, "results", notice)
+        _lead(judged.model.share.click, tabs, SHARE, notice)
         _bind_start(app, session, tabs, notice)
     app.queue(max_size=_MOST_WAITING, default_concurrency_limit=4)
     return app
@@ -70,8 +83,11 @@ def _bind_start(app: gr.Blocks, session: Session, tabs: gr.Tabs, notice: gr.HTML
     def recognise(token: str | None, request: gr.Request) -> dict[Any, Any]:
         """A run that the address names is looked at; whether it is the asker's is asked where it is opened."""
         _warm_once()
-        named = request.query_params.get("run") if request is not None else None
+        asked = request.query_params if request is not None else {}
+        named, step = asked.get("run"), asked.get("step")
         opened = {session.run: named, tabs: gr.Tabs(selected="watch")} if named else {}
+        if step == SHARE:  # where somebody went to sign in from
+            opened[tabs] = gr.Tabs(selected=SHARE)
         return {session.token: keep_token(token), session.ready: str(time.time_ns()), **opened}
 
     listen(

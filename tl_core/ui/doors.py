@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tl_core.drafts import Draft, create_draft, list_drafts
+from tl_core.drafts import Draft, create_draft
 from tl_core.errors import DataError, TLError
 from tl_core.images.listing import kind_of
 from tl_core.images.wording import count, name_some, shorten
@@ -18,7 +18,7 @@ from tl_core.sources import Ticker
 from tl_core.survey import survey
 from tl_core.ui.choices import Choices, allowed_data
 from tl_core.ui.found import lead_sentence
-from tl_core.ui.session import draft_word, own_draft, owner_of
+from tl_core.ui.session import draft_word, own_draft, own_drafts, owner_of
 
 EARLIER_OFFERED = 20
 _REASONS_SHOWN = 5
@@ -94,8 +94,7 @@ def spoken_addition(label: str, result: dict[str, Any]) -> str:
 
 def earlier_choices(token: str | None) -> Choices:
     """The asker's drafts, newest first: what they were made from, and when."""
-    drafts = list_drafts(read_settings(), owner_of(token))[::-1][:EARLIER_OFFERED]
-    return [(_describe_draft(draft), draft.id) for draft in drafts]
+    return [(_describe_draft(draft), draft.id) for draft in own_drafts(token)[:EARLIER_OFFERED]]
 
 
 def _describe_draft(draft: Draft) -> str:

@@ -16,10 +16,11 @@ from tl_core.ui.markup import notice_of_error, notice_of_fault
 
 _Asked = ParamSpec("_Asked")
 _Answer = TypeVar("_Answer")
-Kind = Literal["view", "edit", "control", "model"]
+Kind = Literal["view", "edit", "control", "model", "hub"]
 # How many handlers of a kind work at once; the rest wait. Views wait for nobody: a page that is slow to look at seems
-# broken. One model answers at a time: torch uses all cores for one answer.
-_LIMITS: dict[Kind, int | None] = {"view": None, "edit": 4, "control": 4, "model": 1}
+# broken. One model answers at a time: torch uses all cores for one answer. Who waits for
+# the Hub makes nobody else wait.
+_LIMITS: dict[Kind, int | None] = {"view": None, "edit": 4, "control": 4, "model": 1, "hub": 4}
 
 
 def limits_of(kind: Kind) -> dict[str, Any]:

@@ -62,6 +62,13 @@ def notice(words: str, kind: str = "good") -> str:
     return f'<div class="tl-notice tl-{kind}" role="status"><p>{text(words)}</p></div>'
 
 
+def link(address: str, words: str = "") -> str:
+    """To another site, in a tab of its own; what is no address of the web stays words."""
+    if not address.startswith(("https://", "http://")):
+        return text(words or address)
+    return f'<a href="{text(address)}" target="_blank" rel="noopener noreferrer">{text(words or address)}</a>'
+
+
 def sentences(lines: Iterable[str], kind: str = "warn") -> str:
     """One box with a line for each sentence; nothing where there are none."""
     items = "".join(f"<li>{text(line)}</li>" for line in lines)
@@ -139,6 +146,14 @@ def layers(groups: Sequence[dict[str, Any]]) -> str:
 
 def as_sentence(words: str) -> str:
     return f"{words[:1].upper()}{words[1:].rstrip('.')}." if words else ""
+
+
+def spoken_bytes(size: int) -> str:
+    """1,234 → 1.2 kB, 2,850,000 → 2.9 MB."""
+    for unit, letters in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= unit:
+            return f"{size / unit:,.1f} {letters}"
+    return f"{size:,} bytes"
 
 
 def spoken_number(value: float) -> str:

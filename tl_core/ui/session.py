@@ -1,8 +1,9 @@
 """Who asks, and whether what they ask about is theirs; what a browser keeps between two visits.
 
-In local mode there is one owner and everything is theirs. In shared mode the owner is the hash of a random token that
-the browser keeps. Every handler is an HTTP endpoint too: each one that is given a run or a draft finds it through here.
-Must not know what panels show.
+In local mode there is one owner and everything is theirs. In shared mode the owner is who is signed in with Hugging
+Face, else the hash of a random token that the browser keeps; what was made before signing in stays its browser's.
+Every handler is an HTTP endpoint too: each one that is given a run or a draft finds it through here. Must not know what
+panels show.
 """
 
 import hashlib
@@ -12,11 +13,12 @@ from pathlib import PurePath
 
 import gradio as gr
 
-from tl_core.drafts import Draft, find_draft
-from tl_core.errors import JobError
+from tl_core.drafts import Draft, find_draft, list_drafts
+from tl_core.errors import DataError, JobError
 from tl_core.files import existing_path
 from tl_core.runs import LOCAL_OWNER, Run, list_runs
 from tl_core.settings import read_settings
+from tl_core.ui.signin import is_offered, who_is_signed_in
 
 TOKEN_BYTES = 32
 # As long as a token of so many bytes is in base64: what is shorter was not made here.
@@ -54,36 +56,61 @@ def keep_token(token: str | None) -> str:
 
 
 def owner_of(token: str | None) -> str:
-    """Who asks. Raises JobError in shared mode where the browser has not said."""
+    """As whom the asker makes something new. Raises JobError in shared mode where nobody has been recognised."""
+    return owners_of(token)[0]
+
+
+def owners_of(token: str | None) -> tuple[str, ...]:
+    """Whose things are the asker's: who is signed in, and this browser. Raises JobError as `owner_of`."""
     if not read_settings().shared:
-        return LOCAL_OWNER
-    if not isinstance(token, str) or len(token) < _TOKEN_LENGTH:
+        return (LOCAL_OWNER,)
+    signed_in, owners = who_is_signed_in(), []
+    if signed_in is not None:
+        owners.append(signed_in.owner)
+    if isinstance(token, str) and len(token) >= _TOKEN_LENGTH:
+        owners.append(hashlib.sha256(token.encode()).hexdigest())
+    if not owners:
         raise JobError("this browser has not been recognised yet; reload the page, and allow it to store data")
-    return hashlib.sha256(token.encode()).hexdigest()
+    return tuple(owners)
 
 
 def own_runs(token: str | None) -> list[Run]:
     """The asker's runs, newest first; on a computer of one's own all runs, whoever they were made as."""
-    owner = owner_of(token)
-    return list_runs(read_settings(), None if owner == LOCAL_OWNER else owner)[::-1]
+    owners = owners_of(token)
+    return [run for run in list_runs(read_settings()) if owners == (LOCAL_OWNER,) or run.owner() in owners][::-1]
 
 
 def own_run(run_id: str | None, token: str | None) -> Run:
     """A run of the asker by its id. Raises JobError, the same for somebody else's run and one that is not there."""
-    owner = owner_of(token)
+    owners = owners_of(token)
     if not run_id:
         raise JobError("no run is chosen yet")
     # Found by its name, not among all: a page that watches asks every second.
     if isinstance(run_id, str) and run_id not in (".", "..") and PurePath(run_id).name == run_id:
         run = Run(read_settings().runs_dir / run_id)
-        if existing_path(str(run.dir / "config.json")) and owner in (LOCAL_OWNER, run.owner()):
+        if existing_path(str(run.dir / "config.json")) and (owners == (LOCAL_OWNER,) or run.owner() in owners):
             return run
-    raise JobError(f"there is no run {str(run_id)[:_SHOWN_OF_ID]!r} of yours")
+    signed_out = is_offered(read_settings()) and who_is_signed_in() is None
+    hint = "; if it was made while you were signed in, sign in again" if signed_out else ""
+    raise JobError(f"there is no run {str(run_id)[:_SHOWN_OF_ID]!r} of yours{hint}")
 
 
 def own_draft(word: str | None, token: str | None) -> Draft:
     """The draft that a browser keeps, by its "ID@VERSION". Raises DataError where it is missing or somebody else's."""
-    return find_draft(str(word or "").partition("@")[0], read_settings(), owner_of(token))
+    draft_id, settings = str(word or "").partition("@")[0], read_settings()
+    *others, last = owners_of(token)
+    for owner in others:
+        try:
+            return find_draft(draft_id, settings, owner)
+        except DataError:  # as whom else they may have made it
+            continue
+    return find_draft(draft_id, settings, last)
+
+
+def own_drafts(token: str | None) -> list[Draft]:
+    """The asker's drafts, newest first."""
+    found = [draft for owner in owners_of(token) for draft in list_drafts(read_settings(), owner)]
+    return sorted(found, key=lambda draft: (draft.created_ns(), draft.id), reverse=True)
 
 
 def draft_word(draft: Draft) -> str:

@@ -8,17 +8,21 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from gradio import OAuthToken
+
 from tl_core import api
 from tl_core.config import TrainConfig
 from tl_core.drafts import Draft
 from tl_core.errors import ConfigError, DataError
+from tl_core.limits import surplus_runs, within_limits
 from tl_core.settings import read_settings
 from tl_core.sources import Ticker
 from tl_core.ui.choices import allowed_model
 from tl_core.ui.forecast import NO_IMAGES
-from tl_core.ui.form import offered, parse_form, read_controls
+from tl_core.ui.form import in_labels, offered, parse_form, read_controls
 from tl_core.ui.once import Once
 from tl_core.ui.session import own_draft, own_runs, owner_of
+from tl_core.ui.signin import is_offered, token_for
 
 # What stands for the images in a command while there are none.
 SOME_IMAGES = "IMAGES"
@@ -46,8 +50,8 @@ def usable_options(strategy: str, head_solver: str | None) -> set[str]:
 def configure(values: Mapping[str, Any], data: str, token: str | None) -> TrainConfig:
     """The configuration that values mean, by option; what has no meaning for the strategy is left out.
 
-    Raises ConfigError with every problem in the words of the form, ModelError. A limit on what one person may ask of a
-    shared machine, such as the length of a run, belongs here.
+    Raises ConfigError with every problem in the words of the form, ModelError; among them what is more than one person
+    may ask of a machine that others use too.
     """
     model = allowed_model(str(values.get("model") or ""), token)
     usable = usable_options(str(values.get("strategy")), values.get("head_solver"))
@@ -55,7 +59,7 @@ def configure(values: Mapping[str, Any], data: str, token: str | None) -> TrainC
     given = read_controls(names, [values[name] for name in names])
     if "teacher" in given:
         given["teacher"] = allowed_model(str(given["teacher"]), token)
-    return parse_form({**given, "strategy": values.get("strategy"), "model": model, "data": data})
+    return _within_limits(parse_form({**given, "strategy": values.get("strategy"), "model": model, "data": data}))
 
 
 def configure_options(options: Mapping[str, Any], data: str, token: str | None) -> TrainConfig:
@@ -64,7 +68,7 @@ def configure_options(options: Mapping[str, Any], data: str, token: str | None) 
         raise ConfigError("the options must be an object: names of options with their values")
     if "data" in options:
         raise ConfigError("the images are those of the collection; leave `data` out")
-    config = parse_form({**options, "data": data})
+    config = _within_limits(parse_form({**options, "data": data}))
     teacher = allowed_model(config.teacher, token) if config.teacher is not None else None
     return config.with_words(data=data, model=allowed_model(config.model, token), teacher=teacher)
 
@@ -84,13 +88,29 @@ def runs_named(name: str | None, token: str | None) -> int:
     return sum(run.view().name == name for run in own_runs(token)) if name else 0
 
 
-def begin(config: TrainConfig, token: str | None, ticker: Ticker | None = None) -> str:
+def begin(
+    config: TrainConfig, token: str | None, ticker: Ticker | None = None, *, signed: OAuthToken | None = None
+) -> str:
     """Start a training, or let it join the queue; its run's id. Asked twice in a moment, it starts once.
 
-    Raises TLError.
+    Where its model is to be pushed when it is done, that is with the token of who is `signed` in. Where only so many
+    runs are kept of one person, the ones that have to go are removed once it is on its way. Raises TLError.
     """
-    owner = owner_of(token)
-    return _starts.ask(
-        (owner, json.dumps(config.to_json(), sort_keys=True)),
-        lambda: api.train_in_background(config, owner=owner, ticker=ticker).id,
-    )
+    owner, settings = owner_of(token), read_settings()
+    access = token_for(None, signed, settings) if config.push_to and is_offered(settings) else None
+
+    def start() -> str:
+        surplus_runs(own_runs(token), settings, more=1)  # refused before anything is done
+        started = api.train_in_background(config, token=access, owner=owner, ticker=ticker).id
+        for run in surplus_runs(own_runs(token), settings):
+            run.remove()
+        return started
+
+    return _starts.ask((owner, json.dumps(config.to_json(), sort_keys=True)), start)
+
+
+def _within_limits(config: TrainConfig) -> TrainConfig:
+    try:
+        return within_limits(config, read_settings())
+    except ConfigError as failure:
+        raise ConfigError(in_labels(failure.message)) from None

@@ -9,6 +9,7 @@ import gradio as gr
 
 from tl_core.sources import Ticker
 from tl_core.terminal import spoken_seconds
+from tl_core.ui.markup import spoken_bytes
 
 # What Gradio looks for in a handler's parameters; it belongs to nobody, and knows by itself whose event is worked on.
 WAITING = gr.Progress()
@@ -16,8 +17,8 @@ WAITING = gr.Progress()
 _SILENT_SECONDS = 2.0
 
 
-def tick_into(progress: gr.Progress) -> Ticker:
-    """A ticker (title, done, total) that shows itself in a handler's `progress`."""
+def tick_into(progress: gr.Progress, *, in_bytes: bool = False) -> Ticker:
+    """A ticker (title, done, total) that shows itself in a handler's `progress`; bytes are spelled out."""
     title, begun, first = "", 0.0, 0
 
     def tick(said: str, done: int, total: int) -> None:
@@ -25,7 +26,12 @@ def tick_into(progress: gr.Progress) -> Ticker:
         now = time.monotonic()
         if said != title:
             title, begun, first = said, now, done
-        progress((done, total) if total else None, desc=said + _time_left(now - begun, done - first, total - done))
+        left = _time_left(now - begun, done - first, total - done)
+        if in_bytes and total:
+            told = f"{said.removesuffix(', bytes')}: {spoken_bytes(done)} of {spoken_bytes(total)}"
+            progress(done / total, desc=told + left)
+        else:
+            progress((done, total) if total else None, desc=said + left)
 
     return tick
 

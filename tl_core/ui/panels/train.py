@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from tl_core import api, catalogue
-from tl_core.config import options
+from tl_core.config import SHARE, options
 from tl_core.errors import ConfigError, DataError, TLError
 from tl_core.settings import read_settings
 from tl_core.survey import survey
@@ -23,10 +23,11 @@ from tl_core.ui.explanations import ANOTHER, FIRST, PARTS, WAYS, explain
 from tl_core.ui.forecast import TO_MEND, foretold, images_line, no_images, reasoned
 from tl_core.ui.form import control_for
 from tl_core.ui.found import can_be_trained
+from tl_core.ui.house_rules import too_many_images, what_is_allowed, who_makes_room
 from tl_core.ui.markup import hint, layers, notice, notice_of_error, paragraph
 from tl_core.ui.panels import options as more_options
 from tl_core.ui.panels import rank
-from tl_core.ui.session import Session
+from tl_core.ui.session import Session, own_runs
 from tl_core.ui.sketch import sketch
 from tl_core.ui.slot import slot
 from tl_core.ui.starting import (
@@ -46,6 +47,8 @@ DEFAULT_WAY = "frozen"
 _OTHER = "another"
 # Options with a control of their own on the first screen.
 _MAIN = ("model", "strategy", "thoroughness", "name", "control")
+# What changes nothing of how it trains, so nothing of what will happen.
+_SAYS_NOTHING = {option.name: option.default for option in options() if option.group == SHARE or option.name == "name"}
 _MEASURING = "Measuring how fast this computer is"
 _STARTED = "It is on its way: the tab “Watch” shows how it goes, or its place in the queue."
 
@@ -68,6 +71,7 @@ class TrainPanel:
     plan: gr.HTML
     reasons: gr.HTML
     planned: gr.Textbox  # what the plan that is shown was made for
+    allowed: gr.HTML
     start: gr.Button
     notice: gr.HTML
     command: gr.Code
@@ -93,6 +97,7 @@ def build() -> TrainPanel:
             made["plan_notice"] = slot()
             made["plan"] = slot(no_images(), elem_id="train-plan")
             made["planned"] = gr.Textbox(visible="hidden", label="what the plan is of")
+            made["allowed"] = slot(elem_id="train-allowed")
             made["notice"] = slot(elem_id="train-notice")
             made["start"] = gr.Button("Start training", variant="primary", interactive=False, elem_id="train-start")
             made["reasons"] = slot(elem_id="train-reasons")
@@ -184,6 +189,10 @@ def bind(panel: TrainPanel, session: Session, *opened: Any) -> None:
             panel.notice: notice(_known_words(config.name, known), "warn") if known else "",
         }
 
+    def tell(token: str) -> dict[Any, Any]:
+        settings = read_settings()
+        return {panel.allowed: what_is_allowed(settings) + who_makes_room(own_runs(token), settings)}
+
     def look(token: str, draft: str, progress: gr.Progress = WAITING) -> dict[Any, Any]:
         if not draft:
             return {panel.images: no_images(), panel.start: gr.Button(interactive=False)}
@@ -191,15 +200,16 @@ def bind(panel: TrainPanel, session: Session, *opened: Any) -> None:
             report = survey(draft_of(draft, token), read_settings(), tick_into(progress)).report
         except DataError as failure:
             return {panel.images: notice_of_error(failure), panel.start: gr.Button(interactive=False)}
+        refused = too_many_images(report.images, read_settings())
         return {
-            panel.images: images_line(report.classes, report.warnings),
-            panel.start: gr.Button(interactive=can_be_trained(report)),
+            panel.images: images_line(report.classes, report.warnings) + refused,
+            panel.start: gr.Button(interactive=can_be_trained(report) and not refused),
         }
 
     def plan(token: str, draft: str, planned: str, *values: Any, progress: gr.Progress = WAITING) -> dict[Any, Any]:
         form = read_form(panel, values)
         try:
-            config = configure(form, draft_of(draft, token).words, token).model_copy(update={"name": None})
+            config = configure(form, draft_of(draft, token).words, token).model_copy(update=_SAYS_NOTHING)
             question = f"{draft} {config.command()}"
             if question == planned:
                 return {}
@@ -217,9 +227,11 @@ def bind(panel: TrainPanel, session: Session, *opened: Any) -> None:
             **panel.options.derived(forecast["figures"]),
         }
 
-    def start(token: str, draft: str, *values: Any, progress: gr.Progress = WAITING) -> dict[Any, Any]:
+    def start(
+        token: str, draft: str, signed: gr.OAuthToken | None, *values: Any, progress: gr.Progress = WAITING
+    ) -> dict[Any, Any]:
         config = configure(read_form(panel, values), draft_of(draft, token).pinned(), token)
-        run = begin(config, token, tick_into(progress))
+        run = begin(config, token, tick_into(progress), signed=signed)
         return {session.run: run, panel.started: run, panel.notice: notice(_STARTED)}
 
     # First, for a handler of the page that is called the same would take the name.
@@ -229,6 +241,12 @@ def bind(panel: TrainPanel, session: Session, *opened: Any) -> None:
     images = [session.ready.change, session.draft.change]
     changes = {control: control.change for control in panel.form}
     view([session.ready.change, session.finished.change], load, inputs=own[:1], outputs=[panel.model])
+    view(
+        [*opened, session.ready.change, session.finished.change, panel.started.change],
+        tell,
+        inputs=own[:1],
+        outputs=[panel.allowed],
+    )
     view(panel.model.change, describe, inputs=[panel.model], outputs=[panel.about])
     view(
         [panel.way.change, panel.other.change, head_solver.change],

@@ -60,6 +60,7 @@ class TrainedModelPanel:
     examples: gr.HTML
     pack: gr.Button
     file: gr.DownloadButton
+    share: gr.Button
     usage: gr.Code
 
 
@@ -75,13 +76,14 @@ def build() -> TrainedModelPanel:
             gr.Markdown("### Take it with you")
             pack = gr.Button("Download the model", variant="primary", elem_id="results-download")
             file = gr.DownloadButton("The packed model", elem_id="results-file", elem_classes="tl-unseen")
+            share = gr.Button("Share it on the Hub", elem_id="results-share")
             usage = gr.Code(
                 language="python",
                 label="How to use it: unpack the zip, pip install transformers torch pillow",
                 interactive=False,
                 elem_id="results-usage",
             )
-    return TrainedModelPanel(notice, image, answer, examples, pack, file, usage)
+    return TrainedModelPanel(notice, image, answer, examples, pack, file, share, usage)
 
 
 def bind(panel: TrainedModelPanel, session: Session, shown: gr.Textbox) -> None:

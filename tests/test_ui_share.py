@@ -1,0 +1,355 @@
+"""Share, its handlers: whose runs and tokens it takes, what it says before it sends, and that a token stays nowhere."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+from gradio.context import LocalContext
+from hub_server import Hub, Person, Repo
+from page import Elements, handlers_of
+
+from tl_core import api, limits
+from tl_core.config import TrainConfig
+from tl_core.errors import ConfigError, JobError
+from tl_core.files import write_json
+from tl_core.runs import Run, create_run
+from tl_core.settings import Settings, read_settings
+from tl_core.sharing import published
+from tl_core.ui import signin
+from tl_core.ui.house_rules import too_many_images, what_is_allowed, what_is_lost, who_makes_room
+from tl_core.ui.panels import share
+from tl_core.ui.destinations import shown_card
+from tl_core.ui.push_form import as_name, suggested_name
+from tl_core.ui.session import own_run, own_runs, owner_of
+from tl_core.ui.starting import begin, configure
+
+TOKEN = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz"
+MINE, THEIRS = "m" * 43, "t" * 43
+OFFERED = {
+    "SPACE_ID": "somebody/app",
+    **dict.fromkeys(("OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OAUTH_SCOPES"), "x"),
+    "OPENID_PROVIDER_URL": "https://hub.example",
+}
+Handlers = dict[str, Callable[..., dict[Any, Any]]]
+
+
+@pytest.fixture
+def hub(hub: Hub) -> Hub:
+    """A Hub that knows one token."""
+    hub.people[TOKEN] = Person("me", {"garden": "write", "museum": "read"})
+    return hub
+
+
+@pytest.fixture(autouse=True)
+def _asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    signin._accounts.clear()
+
+
+@pytest.fixture
+def handlers(home: Path) -> Handlers:
+    return handlers_of(share)
+
+
+def told(answer: dict[Any, Any]) -> dict[str, Any]:
+    """An answer by what the person sees it in; "" is the notice."""
+    names = {part: (getattr(part, "elem_id", None) or getattr(part, "label", None) or "") for part in answer}
+    return {names[part].removeprefix("share-"): value for part, value in answer.items()}
+
+
+def push(
+    handlers: Handlers, run: str, *, name: str = "leaves", token: str = "", pasted: str = TOKEN, **more: Any
+) -> Any:
+    form = ["me", name, more.get("private", False), more.get("space", False), more.get("examples", False)]
+    return told(handlers["share.send"](run, token, pasted, more.get("signed"), *form))
+
+
+def sign_in(monkeypatch: pytest.MonkeyPatch, number: str, *, site: str = "same-origin", seconds: float = 60.0) -> None:
+    """As Gradio keeps it with a request, on a Space that offers it."""
+    for name, value in OFFERED.items():
+        monkeypatch.setenv(name, value)
+    user = {"sub": number, "preferred_username": "me"}
+    session = {"oauth_info": {"access_token": TOKEN, "expires_at": time.time() + seconds, "userinfo": user}}
+    inner = SimpleNamespace(headers={"sec-fetch-site": site}, scope={"session": session})
+    LocalContext.request.set(SimpleNamespace(request=inner))  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def _nobody_asks() -> Any:
+    yield
+    LocalContext.request.set(None)
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [("Grüne Tomate!", "grune-tomate"), ("a--b..c", "a-b.c"), ("日本語", ""), ("-x-", "x"), ("repo.git", "repo")],
+)
+def test_a_suggested_name_is_one_that_the_hub_takes(words: str, name: str) -> None:
+    assert as_name(words) == name
+
+
+def test_a_run_without_a_name_is_not_called_after_a_folder(run: Run) -> None:
+    assert suggested_name(run) == "image-classifier"
+    config = json.loads((run.dir / "config.json").read_text())
+    write_json(run.dir / "config.json", {**config, "data": "sample:shapes", "strategy": "frozen"})
+    assert suggested_name(run) == "shapes-frozen"
+    write_json(run.dir / "config.json", {**config, "name": "My Leaves"})
+    assert suggested_name(run) == "my-leaves"
+
+
+# Who one is
+
+
+def test_owners_are_those_the_token_may_write_to(handlers: Handlers, run: Run, hub: Hub) -> None:
+    seen = told(handlers["share.identify"](run.id, TOKEN, None, None))
+    assert "You are me on the Hub." in seen["who"]
+    assert seen["owner"]._constructor_args[0]["value"] == "me"
+    assert seen["owner"]._constructor_args[0].get("choices", seen["owner"].choices)
+    assert [value for _, value in seen["owner"].choices] == ["me", "garden"]
+    handlers["share.identify"](run.id, TOKEN, "garden", None)
+    assert len(hub.asked("whoami")) == 1  # the Hub answers that only so often
+
+
+def test_without_a_token_it_is_said_how_to_get_one_and_all_else_can_be_seen(
+    handlers: Handlers, run: Run, hub: Hub
+) -> None:
+    seen = told(handlers["share.identify"](run.id, "", None, None))
+    assert "paste one with the role write" in seen["who"] and "hf auth login" in seen["who"]
+    looked = told(handlers["share.look"](run.id, "", "", None, None, "leaves", False, True, False))
+    assert "your-name/leaves" in looked["plan"] and "model.safetensors" in looked["plan"] and "app.py" in looked["plan"]
+    assert "paste one with the role write" in looked["notice"] and not hub.requests
+
+
+def test_a_token_that_is_wrong_is_a_sentence_and_is_not_repeated(handlers: Handlers, run: Run, hub: Hub) -> None:
+    answers = [
+        told(handlers["share.identify"](run.id, "hf_wrong", None, None)),
+        push(handlers, run.id, pasted="hf_wrong"),
+    ]
+    assert all("does not accept this access token" in str(answer) for answer in answers)
+    assert "hf_wrong" not in str(answers)
+
+
+# What is sent
+
+
+def test_a_push_says_where_it_is_and_empties_the_token(handlers: Handlers, run: Run, hub: Hub) -> None:
+    seen = push(handlers, run.id, space=True)
+    links = [each["href"] for each in Elements(seen["plan"]).all("a")]
+    assert links == [f"{hub.url}/me/leaves", f"{hub.url}/spaces/me/leaves-demo"]
+    assert seen["token"] == "" and "me/leaves" in seen["went"]
+    assert {"README.md", "model.safetensors", "report.json"} <= set(hub.repos["me/leaves"].files)
+    assert not [path for path in hub.repos["spaces/me/leaves-demo"].files if path.startswith("examples/")]
+    assert [entry["repo_id"] for entry in published(run)] == ["me/leaves", "me/leaves-demo"]
+    assert "nothing was sent" in push(handlers, run.id, space=True)["plan"]
+
+
+def test_what_is_there_is_replaced_only_as_it_was_said(handlers: Handlers, run: Run, hub: Hub) -> None:
+    hub.repos["me/leaves"] = Repo({"README.md": b"mine", "pytorch_model.bin": b"old", "notes.txt": b"x"})
+    seen = push(handlers, run.id)
+    assert (
+        "holds something else already" in seen["plan"]
+        and seen["replace"].visible
+        and seen["the changes that were shown"]
+    )
+    for words in ("replaced: README.md", "deleted: pytorch_model.bin", "notes.txt", "added: "):
+        assert words in seen["plan"]
+    assert set(hub.repos["me/leaves"].files) == {"README.md", "pytorch_model.bin", "notes.txt"}
+
+    over = handlers["share.send_over"]
+    form = [None, "me", "leaves", False, False, False]
+    hub.repos["me/leaves"].files["config.json"] = b"{}"  # somebody else was quicker
+    again = told(over(run.id, "", TOKEN, seen["the changes that were shown"], *form))
+    assert "has changed since you looked" in again["notice"] and "replaced: README.md, config.json" in again["plan"]
+    assert "has changed" in told(over(run.id, "", TOKEN, "", *form))["notice"]
+    assert b"mine" in hub.repos["me/leaves"].files.values()
+    done = told(over(run.id, "", TOKEN, again["the changes that were shown"], *form))
+    assert "It is on the Hub" in done["plan"] and set(hub.repos["me/leaves"].files) > {"notes.txt", "model.safetensors"}
+    assert "pytorch_model.bin" not in hub.repos["me/leaves"].files
+
+
+def test_an_interrupted_push_goes_on(handlers: Handlers, run: Run, hub: Hub) -> None:
+    hub.fail("POST", "/commit/", 1, 403)
+    failed = push(handlers, run.id)
+    assert "is empty" in failed["notice"] and "plan" not in failed and published(run) == []
+    before = hub.bytes_of("PUT")
+    assert "It is on the Hub" in push(handlers, run.id)["plan"]
+    assert hub.bytes_of("PUT") == before  # what had arrived whole was not sent again
+
+
+def test_pictures_become_public_only_with_consent_and_are_shown_before(handlers: Handlers, run: Run, hub: Hub) -> None:
+    assert told(handlers["share.offer_examples"](run.id, "", True))["pictures"] == ""  # it was taught all of them
+    report = run.report() or {}
+    report["metrics"]["method"] = "held-out"
+    write_json(run.report_path, report)
+    seen = told(handlers["share.offer_examples"](run.id, "", True))
+    assert seen["examples"].value is False and seen["examples"].visible and "become public" in share._EXAMPLES
+    assert len(Elements(seen["pictures"]).all("img")) == 3
+    push(handlers, run.id, examples=True)  # without a demo there is nothing to show them in
+    push(handlers, run.id, space=True, examples=True)
+    assert len([path for path in hub.repos["spaces/me/leaves-demo"].files if path.startswith("examples/")]) == 3
+
+
+def test_the_card_is_shown_with_its_pictures_and_asks_nobody_for_any(handlers: Handlers, run: Run) -> None:
+    card = told(handlers["share.show_card"](run.id, "", None, "leaves", False, False, False))["card"]
+    assert "your-name/leaves" in card and "data:image/png;base64," in card and not card.startswith("---")
+    assert shown_card({"README.md": b"---\nlicense: x\n---\n# A\n![b](http://other/x.png)\n"}) == "# A\nb\n"
+
+
+# Whose it is
+
+
+def test_a_stranger_can_neither_push_nor_look(
+    handlers: Handlers, run: Run, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TL_SHARED", "1")
+    write_json(run.dir / "owner.json", {"owner": owner_of(MINE), "created_ns": 1})
+    form = [None, "me", "leaves", False, False, False]
+    for name, first in {
+        "send": [TOKEN],
+        "look": [TOKEN],
+        "send_over": [TOKEN, "word"],
+    }.items():
+        for who in (THEIRS, "", None):
+            answer = told(handlers[f"share.{name}"](run.id, who, *first, *form))
+            assert list(answer) == ["notice"] and ("of yours" in answer["notice"] or "recognised" in answer["notice"])
+    for name, more in {"show_card": ["me", "leaves", False, False, False], "offer_examples": [True]}.items():
+        assert "of yours" in told(handlers[f"share.{name}"](run.id, THEIRS, *more))["notice"]
+    assert "of yours" in told(handlers["share.show"](run.id, THEIRS, ""))["state"]
+    assert not hub.requests
+    assert "It is on the Hub" in push(handlers, run.id, token=MINE)["plan"]
+
+
+def test_a_page_that_others_use_never_takes_the_token_of_its_computer(
+    handlers: Handlers, run: Run, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert "by the access token of this computer" in told(handlers["share.identify"](run.id, "", None, None))["who"]
+    monkeypatch.setenv("TL_SHARED", "1")
+    seen = told(handlers["share.identify"](run.id, "", None, None))
+    assert "there is no access token" in seen["who"].lower() and "hf auth login" not in seen["who"]
+
+
+# Signed in
+
+
+def test_who_is_signed_in_has_their_runs_everywhere_and_those_of_the_browser(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TL_SHARED", "1")
+    write_json(run.dir / "owner.json", {"owner": owner_of(MINE), "created_ns": 1})
+    before = owner_of(MINE)
+    sign_in(monkeypatch, "1")
+    assert owner_of(MINE) == owner_of(THEIRS) != before
+    assert own_run(run.id, MINE) == run  # made in this browser before signing in
+    assert own_runs(THEIRS) == []
+    write_json(run.dir / "owner.json", {"owner": owner_of(MINE), "created_ns": 1})
+    assert own_run(run.id, THEIRS) == run  # another browser of the same person
+    sign_in(monkeypatch, "2")
+    assert own_runs(MINE) == []
+    sign_in(monkeypatch, "1", seconds=-1)
+    with pytest.raises(Exception, match="sign in again"):
+        own_run(run.id, MINE)
+
+
+def test_another_site_cannot_use_who_is_signed_in_here(
+    handlers: Handlers, run: Run, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sign_in(monkeypatch, "1", site="cross-site")
+    write_json(run.dir / "owner.json", {"owner": owner_of(MINE), "created_ns": 1})
+    signed = gr.OAuthToken(TOKEN, "", int(time.time()) + 60)
+    assert "another site" in push(handlers, run.id, token=MINE, signed=signed)["notice"]
+    assert not hub.requests
+    sign_in(monkeypatch, "1")
+    assert "It is on the Hub" in push(handlers, run.id, token=MINE, pasted="", signed=signed)["plan"]
+
+
+def test_an_expired_sign_in_is_said_so(handlers: Handlers, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    sign_in(monkeypatch, "1", seconds=-1)
+    write_json(run.dir / "owner.json", {"owner": owner_of(MINE), "created_ns": 1})
+    assert "Your sign-in has expired, and nothing was sent" in push(handlers, run.id, token=MINE, pasted="")["notice"]
+    seen = told(handlers["share.identify"](run.id, "", None, None))
+    assert "You are not signed in" in seen["who"] and seen["sign-in"].visible
+
+
+def test_signing_in_is_offered_only_where_it_can_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not signin.is_offered(read_settings())
+    for name, value in OFFERED.items():
+        assert not signin.is_offered(read_settings())
+        monkeypatch.setenv(name, value)
+    assert signin.is_offered(read_settings())
+
+
+def test_the_token_lies_in_no_file_and_no_answer(handlers: Handlers, run: Run, hub: Hub, home: Path) -> None:
+    answers = [told(handlers["share.identify"](run.id, TOKEN, None, None)), push(handlers, run.id, space=True)]
+    hub.fail("GET", "/api/models/me/other", 1, 401, says="TOKEN is wrong")
+    answers.append(push(handlers, run.id, name="other"))
+    assert "does not accept" in answers[-1]["notice"]
+    assert TOKEN not in str(answers) and TOKEN not in repr(signin._accounts)
+    for file in home.rglob("*"):
+        assert not file.is_file() or TOKEN.encode() not in file.read_bytes(), file
+
+
+# What a machine of many allows
+
+
+def test_of_one_person_only_so_many_runs_are_kept(
+    run: Run, monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    monkeypatch.setenv("TL_SHARED", "1")
+    monkeypatch.setenv("TL_KEPT_RUNS", "3")
+    monkeypatch.setattr(api, "train_in_background", lambda config, **more: ended(config, more["owner"]))
+    config = TrainConfig.parse({"data": "sample:shapes"})
+    first, second, third = (begin(named(config, each), MINE) for each in ("first", "second", "third"))
+    (settings.runs_dir / second / "published.json").write_text("[]")  # it is safe on the Hub
+    waiting = create_run(named(config, "waits").model_copy(update={"model": first}), settings, owner_of(MINE))
+    waiting.join_queue()
+    told_of = who_makes_room(own_runs(MINE), read_settings())
+    assert second in told_of and third in told_of and first not in told_of  # the one that waits begins from it
+    last = begin(named(config, "fourth"), MINE)
+    assert {each.id for each in own_runs(MINE)} == {first, waiting.id, last}
+    assert run.dir.is_dir() and who_makes_room([], read_settings()) == ""  # nobody else's
+    assert not (settings.runs_dir / third).exists()
+    monkeypatch.setenv("TL_KEPT_RUNS", "1")
+    monkeypatch.setattr(limits, "LIVE_STATES", frozenset({"succeeded"}))
+    with pytest.raises(JobError, match=r"you have 3 runs, 3 of which wait or work.*TL_KEPT_RUNS"):
+        begin(named(config, "fifth"), MINE)
+    assert len(own_runs(MINE)) == 3
+
+
+def named(config: TrainConfig, name: str) -> TrainConfig:
+    return config.model_copy(update={"name": name})
+
+
+def ended(config: TrainConfig, owner: str) -> Run:
+    run = create_run(config, read_settings(), owner)
+    write_json(run.dir / "status.json", {"state": "succeeded"})
+    return run
+
+
+def test_what_is_allowed_is_said_before_and_nothing_on_a_computer_of_ones_own(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = read_settings()
+    assert what_is_allowed(own) == what_is_lost(own) == too_many_images(10**9, own) == who_makes_room([], own) == ""
+    monkeypatch.setenv("SPACE_ID", "somebody/app")
+    space = read_settings()
+    assert "10,000 images" in what_is_allowed(space) and "30 minutes" in what_is_allowed(space)
+    assert "10 runs kept" in what_is_allowed(space)
+    assert "“Share”" in what_is_lost(space) and "“Results”" in what_is_lost(space)
+    assert too_many_images(10_000, space) == "" and "10,001 images" in too_many_images(10_001, space)
+
+
+def test_a_run_takes_no_longer_than_one_person_may(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACE_ID", "somebody/app")
+    values = {"model": "tiny-resnet", "strategy": "full"}
+    assert configure(values, "sample:shapes", MINE).minutes == 30
+    with pytest.raises(ConfigError, match="may take 30 on this shared machine") as refused:
+        configure({**values, "minutes": "45"}, "sample:shapes", MINE)
+    assert "--minutes" not in refused.value.message
