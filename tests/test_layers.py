@@ -15,7 +15,7 @@ LAYERS = (
     {"recorder", "parts", "sources", "jobs", "packing", "deploy"},
     {"drafts", "survey"},
     {"ml"},
-    {"api", "cli", "terminal", "__main__", "__init__"},
+    {"api", "cli", "launch", "terminal", "__main__", "__init__"},
     {"ui"},
 )
 FACES = LAYERS[-2]

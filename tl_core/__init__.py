@@ -27,6 +27,9 @@ __all__ = [
     "warm",
 ]
 
+# What makes runs or passes. Of several processes that a launcher started, the first one does it, for all.
+_DONE_ONCE = {"rank", "resume", "resume_in_background", "train", "train_in_background"}
+
 
 def __dir__() -> list[str]:
     return [*globals(), *__all__]
@@ -36,4 +39,5 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     homes = {"TLError": "tl_core.errors", "TrainConfig": "tl_core.config"}
-    return getattr(import_module(homes.get(name, "tl_core.api")), name)
+    value = getattr(import_module(homes.get(name, "tl_core.api")), name)
+    return import_module("tl_core.launch").once(value) if name in _DONE_ONCE else value

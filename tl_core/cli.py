@@ -17,6 +17,7 @@ import click
 from tl_core import __version__
 from tl_core.config import TrainConfig, options, read_config_file
 from tl_core.errors import TLError, printable
+from tl_core.launch import once
 from tl_core.options import flag
 from tl_core.terminal import (
     Progress,
@@ -33,7 +34,14 @@ INTERRUPTED = 130
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit code."""
+    """Run one command and return its exit code; of several processes that a launcher started, the first one runs it."""
+    try:
+        return once(_run)(arguments)
+    except TLError as failure:  # the others could not be reached
+        return _fail(failure.message, failure.details, as_json=False)
+
+
+def _run(arguments: list[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names need not fit the terminal's encoding
             stream.reconfigure(errors="backslashreplace")

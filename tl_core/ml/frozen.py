@@ -5,12 +5,14 @@ how data was found or how a result is reported.
 """
 
 import hashlib
+import io
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,13 +25,14 @@ from tl_core.images.splits import Division
 from tl_core.ml.backbone import Backbone, fingerprint, linear_head, write_head
 from tl_core.ml.data import targets_of
 from tl_core.ml.feature_store import FeatureStore
-from tl_core.ml.features import compute_features
+from tl_core.ml.features import Encoded, compute_features, encode_batches, undivided
 from tl_core.ml.head_fitting import HeadFitting
 from tl_core.ml.heads import LinearHead
 from tl_core.ml.machine import current_device, describe_machine
 from tl_core.ml.outcome import Outcome
 from tl_core.ml.pixels import VERSION, PixelReader
 from tl_core.ml.precision import MEASURED, PLAIN, Precision, choose_forward_precision, prepare
+from tl_core.ml.shards import division
 from tl_core.recorder import Recorder, StopRequested
 from tl_core.settings import Settings
 
@@ -85,37 +88,70 @@ def backbone_features(
     recorder: Recorder,
     *,
     mirrored: bool = False,
+    divided: bool = True,
 ) -> np.ndarray:
     """(N, D) float32: what enters `head`, the model's own classifier, from the store where it is known.
 
-    With `mirrored`, of the mirror images of the pictures. Raises StopRequested, DataError, ModelError.
+    With `mirrored`, of the mirror images of the pictures. `divided`: where there are several processes, among them.
+    Raises StopRequested, DataError, ModelError, JobError.
     """
-    device = current_device()
-    model = backbone.model.to(device).eval()
-    prepare(model, precision)
-    reader = PixelReader(backbone.processor, settings.max_pixels, mirrored=mirrored)
-
-    def encode(batch: Sequence[torch.Tensor]) -> np.ndarray:
-        pixels = reader.batch(batch).to(device, memory_format=precision.memory_format)
-        return encode_batch(model, head, pixels, precision)
-
+    work = BackbonePass(backbone.model, head, backbone.processor, precision, settings, mirrored)
+    load, encode = work.begin()
     recorder.stage("asking about mirror images" if mirrored else "computing features", len(pictures))
     key = features_key(backbone, precision, mirrored=mirrored)
     with FeatureStore(settings.features_dir, key, recorder.note, settings.features_bytes) as store:
         features = compute_features(
             pictures,
-            lambda picture: reader.read(picture.path),
+            load,
             encode,
             store,
-            batch_size=FEATURE_BATCH if device.type == "cpu" else ACCELERATOR_FEATURE_BATCH,
+            batch_size=FEATURE_BATCH if current_device().type == "cpu" else ACCELERATOR_FEATURE_BATCH,
             workers=settings.workers,
             progress=recorder.progress,
             should_stop=recorder.run.stop_requested,
+            divide=division(work, recorder.say) if divided else undivided,
         )
-    prepare(model, PLAIN)
+    prepare(backbone.model, PLAIN)
     if features is None:
         raise StopRequested
     return features
+
+
+@dataclass(frozen=True)
+class BackbonePass:
+    """All that makes features of files, as it can be sent to another process, which has another device."""
+
+    model: nn.Module
+    head: nn.Linear
+    processor: Any
+    precision: Precision
+    settings: Settings
+    mirrored: bool
+
+    def begin(self) -> tuple[Callable[[Picture], torch.Tensor], Callable[[Sequence[torch.Tensor]], np.ndarray]]:
+        """Put the model where it computes; what reads a picture, in any thread, and what encodes those that were."""
+        device = current_device()
+        model = self.model.to(device).eval()
+        prepare(model, self.precision)
+        reader = PixelReader(self.processor, self.settings.max_pixels, mirrored=self.mirrored)
+
+        def encode(batch: Sequence[torch.Tensor]) -> np.ndarray:
+            pixels = reader.batch(batch).to(device, memory_format=self.precision.memory_format)
+            return encode_batch(model, self.head, pixels, self.precision)
+
+        return (lambda picture: reader.read(picture.path)), encode
+
+    def encode_batches(self, batches: Sequence[Sequence[Picture]]) -> Encoded[Picture]:
+        yield from encode_batches(batches, *self.begin(), self.settings.workers)
+
+    def __reduce__(self) -> tuple[Callable[[bytes], "BackbonePass"], tuple[bytes]]:
+        packed = io.BytesIO()
+        torch.save(list(vars(self).values()), packed)
+        return _unpack, (packed.getvalue(),)
+
+
+def _unpack(packed: bytes) -> BackbonePass:
+    return BackbonePass(*torch.load(io.BytesIO(packed), map_location="cpu", weights_only=False))
 
 
 def features_key(backbone: Backbone, precision: Precision, *, mirrored: bool = False) -> str:
