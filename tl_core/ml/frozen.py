@@ -7,10 +7,11 @@ how data was found or how a result is reported.
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,8 @@ from tl_core.ml.machine import current_device, describe_machine
 from tl_core.ml.outcome import Outcome
 from tl_core.ml.pixels import VERSION, PixelReader
 from tl_core.ml.precision import MEASURED, PLAIN, Precision, choose_forward_precision, prepare
+from tl_core.ml.views import VERSION as VIEWS_VERSION
+from tl_core.ml.views import View, ViewReader, views_of
 from tl_core.recorder import Recorder, StopRequested
 from tl_core.settings import Settings
 
@@ -53,10 +56,18 @@ def train_frozen(
     precision = choose_precision(config, backbone, len(collection.pictures), settings, recorder.run.dir)
     head = linear_head(backbone)
     features = backbone_features(backbone, head, collection.pictures, precision, settings, recorder)
+    varied = None
+    if config.views:
+        taught = taught_by(division)
+        pictures, mirror = [collection.pictures[i] for i in taught], config.mirror == "yes"
+        varied = np.zeros((len(features), config.views, features.shape[1]), np.float32)
+        varied[taught] = view_features(
+            backbone, head, pictures, config.views, precision, settings, recorder, mirror=mirror
+        )
     featured = time.perf_counter()
     targets = np.asarray(targets_of(collection.pictures, backbone.labels))
     recorder.stage("fitting the head")
-    fitting = HeadFitting(features, targets, groups, len(backbone.labels), config, recorder)
+    fitting = HeadFitting(features, targets, groups, len(backbone.labels), config, recorder, varied)
     fitted = fitting.cross_validate(division) if division.uses_folds else fitting.hold_out(division)
     write_head(head, fitted.head)
     recorder.note(_describe_head(backbone, head, fitted.head))
@@ -76,6 +87,11 @@ def train_frozen(
     )
 
 
+def taught_by(division: Division) -> list[int]:
+    """Indices of the pictures that a head may be fitted on, with folds all of them."""
+    return [*division.train, *division.validation, *(division.test if division.uses_folds else ())]
+
+
 def backbone_features(
     backbone: Backbone,
     head: nn.Linear,
@@ -90,21 +106,66 @@ def backbone_features(
 
     With `mirrored`, of the mirror images of the pictures. Raises StopRequested, DataError, ModelError.
     """
+    reader = PixelReader(backbone.processor, settings.max_pixels, mirrored=mirrored)
+    recorder.stage("asking about mirror images" if mirrored else "computing features", len(pictures))
+    key = features_key(backbone, precision, mirrored=mirrored)
+    way = _Way(key, lambda picture: reader.read(picture.path), reader.batch)
+    return _pass(backbone, head, pictures, way, precision, settings, recorder)
+
+
+def view_features(
+    backbone: Backbone,
+    head: nn.Linear,
+    pictures: Sequence[Picture],
+    views: int,
+    precision: Precision,
+    settings: Settings,
+    recorder: Recorder,
+    *,
+    mirror: bool,
+) -> np.ndarray:
+    """(N, views, D) float32: what enters `head` where it is shown varied versions of the pictures, from the store where
+    it is known. Raises StopRequested, DataError, ModelError."""
+    reader = ViewReader(backbone.processor, backbone.input_size, settings.max_pixels, mirror=mirror)
+    wanted = views_of(pictures, views)
+    recorder.stage("computing features of varied versions", len(wanted))
+    way = _Way(views_key(backbone, precision, mirror=mirror), reader.read, reader.vary)
+    features = _pass(backbone, head, wanted, way, precision, settings, recorder)
+    return features.reshape(len(pictures), views, -1)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How files become what a backbone sees, and the store for what comes out: `read` one in any thread, then `batch`
+    some to (B, 3, H, W)."""
+
+    key: str
+    read: Callable[[Any], Any]
+    batch: Callable[[list[Any]], torch.Tensor]
+
+
+def _pass(
+    backbone: Backbone,
+    head: nn.Linear,
+    pictures: Sequence[Picture | View],
+    way: _Way,
+    precision: Precision,
+    settings: Settings,
+    recorder: Recorder,
+) -> np.ndarray:
+    """(N, D) float32, computed where it is not stored."""
     device = current_device()
     model = backbone.model.to(device).eval()
     prepare(model, precision)
-    reader = PixelReader(backbone.processor, settings.max_pixels, mirrored=mirrored)
 
-    def encode(batch: Sequence[torch.Tensor]) -> np.ndarray:
-        pixels = reader.batch(batch).to(device, memory_format=precision.memory_format)
+    def encode(read: list[Any]) -> np.ndarray:
+        pixels = way.batch(read).to(device, memory_format=precision.memory_format)
         return encode_batch(model, head, pixels, precision)
 
-    recorder.stage("asking about mirror images" if mirrored else "computing features", len(pictures))
-    key = features_key(backbone, precision, mirrored=mirrored)
-    with FeatureStore(settings.features_dir, key, recorder.note, settings.features_bytes) as store:
+    with FeatureStore(settings.features_dir, way.key, recorder.note, settings.features_bytes) as store:
         features = compute_features(
             pictures,
-            lambda picture: reader.read(picture.path),
+            way.read,
             encode,
             store,
             batch_size=FEATURE_BATCH if device.type == "cpu" else ACCELERATOR_FEATURE_BATCH,
@@ -121,6 +182,11 @@ def backbone_features(
 def features_key(backbone: Backbone, precision: Precision, *, mirrored: bool = False) -> str:
     """Names the store of features that are computed so."""
     return f"{fingerprint(backbone)}-{precision.dtype}-{VERSION}" + ("-mirrored" if mirrored else "")
+
+
+def views_key(backbone: Backbone, precision: Precision, *, mirror: bool) -> str:
+    """The same for varied versions, of which with `mirror` half are left for right."""
+    return f"{fingerprint(backbone)}-{precision.dtype}-{VIEWS_VERSION}" + ("-mirror" if mirror else "")
 
 
 def _describe_head(backbone: Backbone, head: nn.Linear, fitted: LinearHead) -> str:
