@@ -23,7 +23,6 @@ import numpy as np
 from PIL import Image
 
 BEGUN = time.perf_counter()
-import datasets  # noqa: E402
 import torch  # noqa: E402
 from transformers import (  # noqa: E402
     AutoImageProcessor,
@@ -31,8 +30,6 @@ from transformers import (  # noqa: E402
     PreTrainedModel,
     ResNetConfig,
     ResNetForImageClassification,
-    Trainer,
-    TrainingArguments,
     ViTConfig,
     ViTForImageClassification,
     ViTImageProcessor,
@@ -40,7 +37,8 @@ from transformers import (  # noqa: E402
 
 import tl_core  # noqa: E402
 from benchmarks.machine import describe  # noqa: E402
-from tl_core.ml.frozen import FEATURE_BATCH  # noqa: E402
+from benchmarks.plain_trainer import divide, make_trainer, prepared  # noqa: E402
+from tl_core.ml.backbone_pass import FEATURE_BATCH  # noqa: E402
 from tl_core.ml.libraries import quieten  # noqa: E402
 from tl_core.ml.precision import Precision, prepare  # noqa: E402
 
@@ -124,40 +122,10 @@ def _seconds_of(work: Callable[[], object]) -> float:
 
 def seconds_of_trainer(data: Path, model_dir: Path, epochs: float, folder: Path) -> tuple[float, float]:
     """transformers' own example with the backbone frozen by hand: seconds, and accuracy on every tenth picture."""
-    files = sorted(data.rglob("*.jpg"), key=lambda path: int(path.stem))
-    held = [path for number, path in enumerate(files) if number // CLASSES % 10 == 0]
-    processor = AutoImageProcessor.from_pretrained(model_dir)
-    model = AutoModelForImageClassification.from_pretrained(model_dir)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad = name.startswith("classifier")
-
-    def prepared(paths: Sequence[Path]) -> datasets.Dataset:
-        columns = {"image": [str(path) for path in paths], "label": [int(path.parent.name[6:]) for path in paths]}
-        dataset = datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
-        return dataset.with_transform(
-            lambda batch: {
-                "pixel_values": processor([image.convert("RGB") for image in batch["image"]], return_tensors="pt")[
-                    "pixel_values"
-                ],
-                "labels": batch["label"],
-            }
-        )
-
-    arguments = TrainingArguments(
-        str(folder),
-        num_train_epochs=epochs,
-        remove_unused_columns=False,
-        use_cpu=not torch.cuda.is_available(),
-        disable_tqdm=True,
-        save_strategy="no",
-        logging_strategy="no",
-    )
-    held_set = set(held)
-    trainer = Trainer(model, arguments, train_dataset=prepared([path for path in files if path not in held_set]))
-    begun = time.perf_counter()
-    trainer.train()
-    taken = time.perf_counter() - begun
-    answers = trainer.predict(prepared(held))
+    taught, held = divide(data, CLASSES)
+    trainer = make_trainer(model_dir, taught, folder, frozen=True, num_train_epochs=epochs)
+    taken = _seconds_of(trainer.train)
+    answers = trainer.predict(prepared(held, AutoImageProcessor.from_pretrained(model_dir)))
     return taken, float((answers.predictions.argmax(-1) == answers.label_ids).mean())
 
 

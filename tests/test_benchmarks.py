@@ -10,7 +10,7 @@ from pictures import make_folder
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks import frozen, memory, transfer
+from benchmarks import estimates, finetune, frozen, memory, transfer
 from tl_core.images.duplicates import find_duplicates
 from tl_core.images.splits import divide
 from tl_core.settings import Settings
@@ -100,3 +100,41 @@ def test_the_memory_benchmark_compares_peaks(
     memory.main()
     assert "40 images" in (said := capsys.readouterr().out)
     assert "most against least 1.00, goal ≤ 1.2 (reached)" in said
+
+
+def test_the_finetuning_benchmark_compares_paces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(frozen, "PICTURE", (64, 48))
+    monkeypatch.setattr(sys, "argv", ["finetune", "--images", "60", "--steps", "12", "--models", "tiny"])
+    monkeypatch.setenv("TL_HOME", str(tmp_path))
+    finetune.main()
+    said = capsys.readouterr().out
+    assert "50 images, 12 steps" in said and said.count("goal") == 2
+    for pace in ("bare loop", "decoded before", "from files", "Trainer with its defaults"):
+        assert pace in said
+
+
+def test_the_pace_of_a_run_leaves_out_its_looks(tmp_path: Path) -> None:
+    events = [
+        {"time": 0.0, "kind": "stage", "name": "training"},
+        {"time": 10.0, "kind": "training", "step": 2},  # the first pass, which decodes
+        {"time": 12.0, "kind": "training", "step": 4},
+        {"time": 90.0, "kind": "validation", "step": 4},
+        {"time": 92.0, "kind": "training", "step": 6},
+        {"time": 94.0, "kind": "training", "step": 8},
+    ]
+    (tmp_path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    splits = {"data": {"splits": {"train": 20}}, "training": {"batch_size": 10}, "run_dir": str(tmp_path)}
+    assert finetune.pace_of_run(splits) == (10.0, 60 / 14)
+
+
+def test_the_benchmark_of_estimates_holds_them_against_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos, model = make_folder(tmp_path / "photos", {"a": 20, "b": 20}), save_resnet(tmp_path / "m").path
+    monkeypatch.setattr(sys, "argv", ["estimates", str(photos), "--models", str(model), "--strategies", "frozen"])
+    monkeypatch.setenv("TL_HOME", str(tmp_path))
+    estimates.main()
+    said = capsys.readouterr().out
+    assert "| `frozen` |" in said and "of 1 within 25%, goal 80% of them" in said

@@ -296,3 +296,17 @@ def test_a_loose_picture_in_a_wrapping_folder_is_left_out(tmp_path: Path, settin
     collection = open_collection(str(root), settings)
     assert shape(collection) == {"cat": 2, "dog": 2}
     assert [Path(skipped.name).name for skipped in collection.skipped] == ["loose.jpg"]
+
+
+def test_images_are_known_again_by_content_class_and_split(tmp_path: Path, settings: Settings) -> None:
+    photos = make_folder(tmp_path / "photos", {"a": 3, "b": 2})
+    first = open_collection(str(photos), settings).fingerprint
+    (photos / "a").rename(photos / "c")
+    assert open_collection(str(photos), settings).fingerprint != first
+    (photos / "c").rename(photos / "a")
+    one = sorted((photos / "a").iterdir())[0]
+    one.rename(photos / "a" / f"renamed{one.suffix}")
+    moved = photos.rename(tmp_path / "elsewhere")
+    assert open_collection(str(moved), settings).fingerprint == first
+    (moved / "a" / f"renamed{one.suffix}").unlink()
+    assert open_collection(str(moved), settings).fingerprint != first

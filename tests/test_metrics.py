@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import classification_report, confusion_matrix, f1_score, top_k_accuracy_score
 
-from tl_core.ml.metrics import measure, paired_difference, wilson_interval
+from tl_core.ml.metrics import macro_f1_interval, measure, paired_difference, wilson_interval
 
 
 @pytest.fixture
@@ -31,7 +31,8 @@ def test_every_figure_agrees_with_scikit_learn(predictions):
     assert report["images"] == 300
     assert report["accuracy"] == np.mean(predicted == targets)
     assert report["macro_f1"] == pytest.approx(f1_score(targets, predicted, average="macro"))
-    assert report["top_k"] == {"k": 5, "accuracy": pytest.approx(top_k_accuracy_score(targets, probabilities, k=5))}
+    assert report["top_k"]["k"] == 5
+    assert report["top_k"]["accuracy"] == pytest.approx(top_k_accuracy_score(targets, probabilities, k=5))
     assert report["confusion_matrix"] == confusion_matrix(targets, predicted).tolist()
     assert report["labels"] == labels
     expected = classification_report(targets, predicted, labels=range(7), target_names=labels, output_dict=True)
@@ -72,15 +73,15 @@ def test_undefined_figures_are_zero_and_absent_classes_stay_out_of_the_average()
     probabilities = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0]])
     report = measure(probabilities, np.array([0, 0]), ["a", "b", "c"], "test")
     assert report["macro_f1"] == pytest.approx((2 / 3 + 0) / 2)
-    assert report["per_class"][1] == {"label": "b", "precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
-    assert report["per_class"][2] == {"label": "c", "precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+    unknown = {"precision": 0.0, "recall": 0.0, "recall_ci": [0.0, 1.0], "f1": 0.0, "support": 0}
+    assert report["per_class"][1:] == [{"label": "b", **unknown}, {"label": "c", **unknown}]
     assert report["confusion_matrix"] == [[1, 1, 0], [0, 0, 0], [0, 0, 0]]
 
 
 @pytest.mark.parametrize(("classes", "k"), [(2, 1), (3, 2), (6, 5), (40, 5)])
 def test_top_k_always_leaves_a_class_out(classes, k):
     report = measure(np.full((1, classes), 1 / classes), np.array([0]), [str(n) for n in range(classes)], "test")
-    assert report["top_k"] == {"k": k, "accuracy": 1.0}
+    assert report["top_k"] == {"k": k, "accuracy": 1.0, "accuracy_ci": list(wilson_interval(1, 1))}
 
 
 @pytest.mark.parametrize(
@@ -95,6 +96,31 @@ def test_shapes_that_disagree_are_refused(images, targets, labels):
 def test_wilson_interval_agrees_with_scipy(successes, trials):
     reference = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
     assert wilson_interval(successes, trials) == pytest.approx((reference.low, reference.high))
+
+
+def test_shares_of_pictures_have_their_intervals():
+    probabilities = np.array([[0.6, 0.4, 0.0], [0.6, 0.4, 0.0], [0.4, 0.6, 0.0], [0, 1, 0], [0, 1, 0], [0.6, 0.4, 0.0]])
+    report = measure(probabilities, np.array([0, 0, 0, 1, 1, 2]), ["a", "b", "c"], "test")
+    assert [row["recall_ci"] for row in report["per_class"]] == [
+        list(wilson_interval(*of)) for of in [(2, 3), (2, 2), (0, 1)]
+    ]
+    assert report["top_k"]["accuracy_ci"] == list(wilson_interval(5, 6))
+
+
+def test_the_interval_of_macro_f1_holds_the_truth_about_as_often_as_it_says():
+    random = np.random.default_rng(0)
+    shares = np.full((6, 6), 0.2 / 5)
+    np.fill_diagonal(shares, 0.8)  # of every class 80 % are right, so that the true macro-F1 is 0.8
+    matrices = [random.multinomial(300, shares.ravel() / 6).reshape(6, 6) for _ in range(100)]
+    intervals = [macro_f1_interval(matrix) for matrix in matrices]
+    assert 88 <= sum(low <= 0.8 <= high for low, high in intervals) <= 99
+    assert all(high - low < 0.15 for low, high in intervals)
+
+
+def test_the_interval_of_macro_f1_is_the_same_each_time_and_sure_where_all_are_right():
+    assert macro_f1_interval(np.diag([3, 0, 4])) == (1.0, 1.0)
+    matrix = np.array([[5, 2], [1, 9]])
+    assert macro_f1_interval(matrix) == macro_f1_interval(matrix)
 
 
 def test_wilson_interval_without_trials_says_nothing():

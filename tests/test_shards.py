@@ -28,28 +28,28 @@ import json, os, signal, sys
 import tl_core
 from tl_core.cli import main
 from tl_core.errors import ModelError
-from tl_core.ml import frozen
+from tl_core.ml import backbone_pass
 INDEX, PHOTOS, MODEL, OUT = int(os.environ["RANK"]), *sys.argv[1:]
 OPTIONS = {"data": PHOTOS, "model": MODEL, "precision": "fp32"}
 WORDS = ["train", "--data", PHOTOS, "--model", MODEL, "--precision", "fp32", "--json"]
-passed, encode = [], frozen.encode_batch
+passed, encode = [], backbone_pass.encode_batch
 
 def count(model, head, pixels, precision):
     passed.append(len(pixels))
     return encode(model, head, pixels, precision)
 
-frozen.encode_batch = count
+backbone_pass.encode_batch = count
 """
 WORK = """
 def fail(*_):
     raise ModelError("no backbone of mine") if INDEX == 1 else AssertionError("only the second process fails")
 
-frozen.encode_batch = fail if INDEX == 1 else count
+backbone_pass.encode_batch = fail if INDEX == 1 else count
 try:
     tl_core.train(**OPTIONS)
 except ModelError as failure:
     failed = failure.message
-frozen.encode_batch = count
+backbone_pass.encode_batch = count
 kept = sum(passed)
 code = main(WORDS)
 first = sum(passed)
@@ -69,7 +69,7 @@ def die(*arguments):
     return count(*arguments)
 
 if INDEX == 1:
-    frozen.encode_batch = die
+    backbone_pass.encode_batch = die
 sys.exit(main(WORDS))
 """
 

@@ -9,7 +9,7 @@ from models import save_resnet, save_vit
 from pictures import make_folder
 
 from tl_core.drafts import create_draft
-from tl_core.errors import ConfigError, DataError, ModelError
+from tl_core.errors import ConfigError, DataError, JobError, ModelError
 from tl_core.settings import read_settings
 from tl_core.ui.panels import rank
 from tl_core.ui.ranked import draw_ranking
@@ -86,19 +86,19 @@ def test_the_persons_own_images_are_ranked(tmp_path, draft) -> None:
     photos = make_folder(tmp_path / "photos", {"red": 12, "blue": 12})
     own = create_draft(read_settings(), owner_of(""), str(photos))
     models = [str(save_resnet(tmp_path / "seeing").path), str(save_vit(tmp_path / "other").path), "tiny-resnt"]
-    markup = rank.ranking_of(models, draft_word(own), "", silent)
+    markup = rank.ranking_of(models, draft_word(own), "", 0, silent)
     assert "For accuracy: " in markup and "For speed: " in markup
     assert f'data-pick="{models[0]}"' in markup and f'data-pick="{models[1]}"' in markup
     assert "could not be asked: there is no embedded backbone" in markup
     with pytest.raises(DataError):
-        rank.ranking_of(models, "", "", silent)
+        rank.ranking_of(models, "", "", 0, silent)
 
 
 def test_too_many_or_no_backbones_are_refused(draft) -> None:
     with pytest.raises(ConfigError, match="no backbone is chosen"):
-        rank.ranking_of([], draft_word(draft), "", silent)
+        rank.ranking_of([], draft_word(draft), "", 0, silent)
     with pytest.raises(ConfigError, match="choose up to"):
-        rank.ranking_of(["tiny-resnet"] * (rank.MOST_BACKBONES + 1), draft_word(draft), "", silent)
+        rank.ranking_of(["tiny-resnet"] * (rank.MOST_BACKBONES + 1), draft_word(draft), "", 0, silent)
 
 
 def test_in_shared_mode_folders_and_others_images_are_refused(tmp_path, monkeypatch) -> None:
@@ -106,13 +106,49 @@ def test_in_shared_mode_folders_and_others_images_are_refused(tmp_path, monkeypa
     mine, theirs = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
     own = draft_word(create_draft(read_settings(), owner_of(mine), "sample:shapes"))
     with pytest.raises(ModelError, match="cannot be used here"):
-        rank.ranking_of([str(save_resnet(tmp_path / "model").path)], own, mine, silent)
+        rank.ranking_of([str(save_resnet(tmp_path / "model").path)], own, mine, 0, silent)
     with pytest.raises(ModelError, match="compares only backbones that are"):
-        rank.ranking_of(["tiny-resnet", "somebody/a-large-model"], own, mine, silent)
+        rank.ranking_of(["tiny-resnet", "somebody/a-large-model"], own, mine, 0, silent)
     with pytest.raises(DataError):
-        rank.ranking_of(["tiny-resnet"], own, theirs, silent)
+        rank.ranking_of(["tiny-resnet"], own, theirs, 0, silent)
     with pytest.raises(ModelError):
         rank.picked_model(SimpleNamespace(picked=str(tmp_path)), mine)
+
+
+def test_the_seed_of_the_form_is_that_of_the_ranking(monkeypatch) -> None:
+    own = draft_word(create_draft(read_settings(), owner_of(""), "sample:shapes"))
+    asked: list[int] = []
+
+    def ranked(data: str, *, seed: int, **_: Any) -> dict[str, Any]:
+        asked.append(seed)
+        return value(entry("tiny-resnet", 0.9))
+
+    monkeypatch.setattr(rank.api, "rank", ranked)
+    for seed in (7, 7.0, 0, None):
+        rank.ranking_of(["tiny-resnet"], own, "", seed, silent)
+    assert asked == [7, 7, 0, 0]
+    with pytest.raises(ConfigError, match="Seed"):
+        rank.ranking_of(["tiny-resnet"], own, "", 1.5, silent)
+
+
+def test_a_comparison_can_be_ended_by_who_asked_for_it(monkeypatch) -> None:
+    monkeypatch.setenv("TL_SHARED", "1")
+    mine, theirs = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+    own = draft_word(create_draft(read_settings(), owner_of(mine), "sample:shapes"))
+    said: list[str] = []
+
+    def watch(progress: Any, desc: str) -> None:
+        said.append(desc)
+        with pytest.raises(JobError, match="nothing is being compared"):
+            rank.end(theirs)
+        if "computing features" in desc:
+            rank.end(mine)
+
+    with pytest.raises(rank.Unwanted):
+        rank.ranking_of(["tiny-resnet"], own, mine, 0, watch)
+    assert "computing features" in said[-1] and sum("computing features" in words for words in said) == 1
+    with pytest.raises(JobError, match="nothing is being compared"):
+        rank.end(mine)
 
 
 def test_a_press_on_a_row_is_checked_like_any_other_word() -> None:

@@ -15,10 +15,10 @@ from typing import Any
 import click
 
 from tl_core import __version__
-from tl_core.config import TrainConfig, options, read_config_file
+from tl_core.config import TrainConfig, options
 from tl_core.errors import TLError, printable
 from tl_core.launch import once
-from tl_core.options import flag
+from tl_core.options import flag, read_config_file
 from tl_core.terminal import (
     Progress,
     lines_of_evaluation,

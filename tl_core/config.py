@@ -5,7 +5,6 @@ repeats an option. `None` means "derived from the data, the strategy and the mac
 This module must not know what the options do: no torch, no reading of data, no command-line library.
 """
 
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,6 +60,14 @@ class TrainConfig(BaseModel):
     )
     unfreeze_blocks: int | None = option(
         None, "Unfrozen blocks", "blocks next to the head that last-blocks trains", "model", ge=1, le=1000
+    )
+    views: int = option(
+        0,
+        "Views",
+        "varied versions of each image that frozen also learns a head from, for few images",
+        "model",
+        ge=0,
+        le=64,
     )
     image_size: int | None = option(
         None, "Image size", "side in pixels that the backbone sees (its own)", "model", ge=16, le=1024
@@ -203,6 +210,7 @@ class TrainConfig(BaseModel):
     def _contradictions(self) -> list[str]:
         changed = {name for name in self.changed() if name not in ("data", "strategy")}
         problems = []
+        of_views = ("mirror",) if self.views else ()
         if not self.trains_backbone:
             if self.head_solver == "exact":
                 for name in _OF_STEPS:
@@ -212,7 +220,7 @@ class TrainConfig(BaseModel):
                             "gradient steps; leave it out or add --head-solver trainer"
                         )
             for name in _OF_TRAINED_BACKBONES:
-                if name in changed and (name, getattr(self, name)) != ("augment", "none"):
+                if name in changed and (name, getattr(self, name)) != ("augment", "none") and name not in of_views:
                     problems.append(
                         f"{flag(name)} cannot be used with --strategy frozen, whose backbone does not train and sees "
                         "each image once; leave it out"
@@ -225,6 +233,8 @@ class TrainConfig(BaseModel):
                 for option in options()
                 if option.needs and option.name in changed and option.needs not in changed
             ]
+        if self.views and self.surely_trains:
+            problems.append(f"--views belongs to --strategy frozen; leave it out for {self.strategy}, which augments")
         if self.unfreeze_blocks is not None and self.strategy != "last-blocks":
             problems.append(f"--unfreeze-blocks belongs to --strategy last-blocks; leave it out for {self.strategy}")
         if self.strategy == "scratch":
@@ -253,9 +263,8 @@ class TrainConfig(BaseModel):
 
     def settled(self, strategy: str) -> "tuple[TrainConfig, list[str]]":
         """The same configuration with a strategy that was chosen for it, and the options that have no meaning there."""
-        unused = [
-            name for name in self.changed() if strategy == "frozen" and name in (*_OF_STEPS, *_OF_TRAINED_BACKBONES)
-        ]
+        needless = (*_OF_STEPS, *_OF_TRAINED_BACKBONES) if strategy == "frozen" else ("views",)
+        unused = [name for name in self.changed() if name in needless and not (self.views and name == "mirror")]
         defaults = {name: type(self).model_fields[name].default for name in unused}
         return self.model_copy(update={**defaults, "strategy": strategy}), unused
 
@@ -322,25 +331,6 @@ def _derived() -> set[str]:
 def options() -> list[Option]:
     """All options in order of definition."""
     return options_of(TrainConfig)
-
-
-def read_config_file(path: Path) -> dict[str, Any]:
-    """The options in a JSON file, unvalidated. Raises ConfigError when it is no JSON object."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise ConfigError(f"--config {path}: there is no such file") from None
-    except (OSError, UnicodeDecodeError) as failure:
-        raise ConfigError(f"--config {path} cannot be read: {failure}") from None
-    except json.JSONDecodeError as failure:
-        raise ConfigError(
-            f"--config {path} is not valid JSON: {failure.msg} in line {failure.lineno}, column {failure.colno}"
-        ) from None
-    except (ValueError, RecursionError):  # a number of thousands of digits, thousands of brackets
-        raise ConfigError(f"--config {path} holds no options that could be meant") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f'--config {path} must hold one JSON object such as {{"data": "sample:digits"}}')
-    return values
 
 
 def _config_error(problems: list[str]) -> ConfigError:

@@ -3,7 +3,9 @@
 Must not know: how files are found, decoded or trained on.
 """
 
+import json
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -72,6 +74,13 @@ class Collection:
     def given_splits(self) -> tuple[str, ...]:
         present = {picture.split for picture in self.pictures}
         return tuple(name for name in SPLITS if name in present)
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same images under the same classes and splits, whatever they are called and wherever they
+        lie."""
+        rows = sorted((picture.digest, picture.label, picture.split or "") for picture in self.pictures)
+        return blake2b(json.dumps(rows).encode(), digest_size=16).hexdigest()
 
 
 def natural_key(text: str) -> tuple[list[tuple[int, int, str]], str]:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
 TOP_K = 5
+# Of simulated test sets of 54 to 2,000 pictures, the interval of so many draws held the truth for 93 % (95 % is meant).
+BOOTSTRAP_DRAWS = 500
 
 
 def measure(
@@ -21,11 +23,12 @@ def measure(
 ) -> dict[str, Any]:
     """Measure `probabilities` (N, C) against `targets` (N,), class numbers into `labels` (C).
 
-    Returns {split, images, accuracy, accuracy_ci [low, high], baseline {label, accuracy} (of always
-    saying the commonest class), macro_f1, top_k {k, accuracy}, calibration_error,
-    per_class [{label, precision, recall, f1, support}], confusion_matrix (rows: true class), labels}. All figures are
-    fractions 0–1. The interval is Wilson's at 95 %. Macro-F1 averages over the classes that occur among the true or the
-    predicted ones: a class of which no image was held out, and which was never predicted, neither helps nor harms.
+    Returns {split, images, accuracy, accuracy_ci [low, high], baseline {label, accuracy} (always the commonest class),
+    macro_f1, macro_f1_ci, top_k {k, accuracy, accuracy_ci}, calibration_error, per_class [{label, precision,
+    recall, recall_ci, f1, support}], confusion_matrix (rows: true class), labels}. All figures are fractions 0–1.
+    Intervals are at 95 %: Wilson's for shares of pictures, for macro-F1 see `macro_f1_interval`. Macro-F1 averages over
+    the classes that occur among the true or the predicted ones: a class of which no image was held out, and which was
+    never predicted, neither helps nor harms.
     Precision of a class never predicted and recall of a class without images are 0.
     Raises ValueError when there is no image or the shapes disagree.
     """
@@ -47,6 +50,8 @@ def measure(
             return result
 
         per_class = figures(modules.PerClassScores, predicted, targets, classes=classes)
+        confusion = figures(modules.ConfusionMatrix, predicted, targets, classes=classes)
+        among_first = figures(modules.TopKAccuracy, likeliest, targets)["top_k_accuracy"]
         return {
             "split": split,
             "images": images,
@@ -54,15 +59,41 @@ def measure(
             "accuracy_ci": list(wilson_interval(int(right.sum()), images)),
             "baseline": {"label": labels[commonest], "accuracy": float((targets == commonest).mean())},
             **figures(modules.MacroF1, predicted, targets),
-            "top_k": {"k": k, "accuracy": figures(modules.TopKAccuracy, likeliest, targets)["top_k_accuracy"]},
+            "macro_f1_ci": list(macro_f1_interval(np.asarray(confusion["confusion_matrix"]))),
+            "top_k": {"k": k, "accuracy": among_first, "accuracy_ci": list(_share_interval(among_first, images))},
             **figures(modules.CalibrationError, probabilities[np.arange(images), predicted], right),
             "per_class": [
-                {"label": label, **{name: values[place] for name, values in per_class.items()}}
+                {
+                    "label": label,
+                    **{name: values[place] for name, values in per_class.items()},
+                    "recall_ci": list(_share_interval(per_class["recall"][place], per_class["support"][place])),
+                }
                 for place, label in enumerate(labels)
             ],
-            **figures(modules.ConfusionMatrix, predicted, targets, classes=classes),
+            **confusion,
             "labels": list(labels),
         }
+
+
+def macro_f1_interval(confusion: NDArray[np.integer[Any]]) -> tuple[float, float]:
+    """95 % interval of macro-F1 from a confusion matrix (C, C): the middle of what test sets give that are drawn, with
+    replacement, from this one (percentile bootstrap; Efron 1979, Annals of Statistics 7: 1–26)."""
+    images, classes = int(confusion.sum()), len(confusion)
+    rows, columns = np.nonzero(confusion)
+    drawn = np.random.default_rng(0).multinomial(images, confusion[rows, columns] / images, size=BOOTSTRAP_DRAWS)
+    right, either = np.zeros((2, BOOTSTRAP_DRAWS, classes))
+    for times, row, column in zip(drawn.T, rows, columns, strict=True):
+        either[:, row] += times
+        either[:, column] += times
+        if row == column:
+            right[:, row] += times
+    macro_f1 = (2 * right / np.maximum(either, 1)).sum(axis=1) / (either > 0).sum(axis=1)
+    low, high = np.quantile(macro_f1, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def _share_interval(share: float, images: int) -> tuple[float, float]:
+    return wilson_interval(round(share * images), images)
 
 
 def paired_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[float, float, float]:

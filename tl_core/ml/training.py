@@ -70,6 +70,7 @@ def train(config: TrainConfig, settings: Settings, recorder: Recorder, inputs: I
         config, inputs, choice = settle_strategy(config, inputs, settings, recorder)
     division, warnings = _keep_division(inputs, recorder)
     data = make_report(inputs.collection, inputs.duplicates, division).to_json()
+    data["fingerprint"] = inputs.collection.fingerprint
     for note in [*inputs.collection.notes, *division.notes, *(f"warning: {text}" for text in data["warnings"])]:
         recorder.note(note)
     if data["skipped"]:

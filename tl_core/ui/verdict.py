@@ -57,12 +57,18 @@ def trust(report: dict[str, Any]) -> str:
 def per_class(metrics: dict[str, Any]) -> str:
     rows = sorted((row for row in metrics["per_class"] if row["support"]), key=lambda row: row["f1"])
     lines = [
-        (row["label"], f"{row['precision']:.1%}", f"{row['recall']:.1%}", f"{row['f1']:.1%}", f"{row['support']:,}")
+        (
+            row["label"],
+            f"{row['precision']:.1%}",
+            _with_interval(row["recall"], row.get("recall_ci")),
+            f"{row['f1']:.1%}",
+            f"{row['support']:,}",
+        )
         for row in rows
     ]
     absent = len(metrics["per_class"]) - len(rows)
     left_out = f"{count(absent, 'class has', 'classes have')} no test picture and cannot be judged." if absent else ""
-    headings = ("Class", "Precision", "Recall", "F1", "Pictures")
+    headings = ("Class", "Precision", "Recall (95 % interval)", "F1", "Pictures")
     return (
         paragraph(_PRECISION_AND_RECALL, "tl-quiet")
         + f'<div class="tl-tall">{table(headings, lines, "Figures for each class")}</div>'
@@ -128,15 +134,21 @@ def _figures(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("Strategy", report["strategy"]),
         ("Backbone", f"{backbone['id']}, {spoken_number(backbone['parameters'])} parameters"),
         ("Classes", f"{len(metrics['labels']):,}"),
-        ("Macro-F1, rare classes count as much", f"{metrics['macro_f1']:.1%}"),
+        ("Macro-F1, rare classes count as much", _with_interval(metrics["macro_f1"], metrics.get("macro_f1_ci"))),
         ("Confidence is off by", f"{metrics['calibration_error']:.1%}"),
         ("Time", f"{terminal.spoken_seconds(seconds['total'])}"),
         ("Arithmetic", report["precision"]),
     ]
     best = metrics["top_k"]
     if best["k"] > 1:
-        known.insert(4, (f"Right class among the first {best['k']}", f"{best['accuracy']:.1%}"))
+        known.insert(
+            4, (f"Right class among the first {best['k']}", _with_interval(best["accuracy"], best.get("accuracy_ci")))
+        )
     return known
+
+
+def _with_interval(share: float, interval: list[float] | None) -> str:
+    return f"{share:.1%} ({interval[0]:.1%} to {interval[1]:.1%})" if interval else f"{share:.1%}"
 
 
 def _spoken(value: object) -> str:

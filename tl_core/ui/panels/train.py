@@ -224,7 +224,7 @@ def bind(panel: TrainPanel, session: Session, *opened: Any) -> None:
 
     # First, for a handler of the page that is called the same would take the name.
     offer_trainings()
-    rank.bind(panel.suiting, session, panel.model)
+    rank.bind(panel.suiting, session, panel.model, panel.options.controls["seed"])
     view = partial(listen, notice=panel.notice, kind="view")
     images = [session.ready.change, session.draft.change]
     changes = {control: control.change for control in panel.form}

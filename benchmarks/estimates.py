@@ -1,0 +1,69 @@
+"""What the page says a training will take, against what it took.
+
+    python -m benchmarks.estimates [DATA ...] [--models tiny-resnet] [--strategies frozen,last-blocks,full,lp-ft]
+
+For every data (the two samples), model and strategy: the estimate, asked for before anything is kept of these pictures,
+then the same training as a process of its own in a new home, from its start to its end. A training that ends early,
+because nothing is gained any more, is held against the whole estimate all the same. The goal is a share of the runs;
+nothing is asserted.
+"""
+
+import argparse
+import itertools
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import tl_core
+from benchmarks.machine import describe
+
+ROOT = Path(__file__).resolve().parent.parent
+WITHIN = 0.25
+GOAL = 0.8  # of the runs
+
+
+def measure(data: str, model: str, strategy: str, home: Path) -> tuple[dict[str, Any], float]:
+    """What was foretold, and the seconds that it took."""
+    os.environ["TL_HOME"] = str(home)
+    foretold = tl_core.preview({"data": data, "model": model, "strategy": strategy})
+    command = ["train", "--data", data, "--model", model, "--strategy", strategy, "--json"]
+    begun = time.perf_counter()
+    ended = subprocess.run(
+        [sys.executable, "-m", "tl_core", *command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    taken = time.perf_counter() - begun
+    if ended.returncode:
+        raise SystemExit(ended.stderr)
+    return foretold, taken
+
+
+def main() -> None:
+    def words(text: str) -> list[str]:
+        return text.split(",")
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="*", default=["sample:digits", "sample:shapes"])
+    parser.add_argument("--models", type=words, default=["tiny-resnet"])
+    parser.add_argument("--strategies", type=words, default=["frozen", "last-blocks", "full", "lp-ft", "scratch"])
+    arguments = parser.parse_args()
+    print(describe())
+    print("| data | backbone | strategy | estimate | took | estimate / took |")
+    print("| --- | --- | --- | ---: | ---: | ---: |")
+    ratios = []
+    for data, model, strategy in itertools.product(arguments.data, arguments.models, arguments.strategies):
+        with tempfile.TemporaryDirectory() as home:
+            foretold, taken = measure(data, model, strategy, Path(home))
+        ratios.append(foretold["seconds"] / taken)
+        span = f"{foretold['seconds']:.0f} s ({foretold['seconds_low']:.0f}–{foretold['seconds_high']:.0f})"
+        print(f"| {Path(data).name} | {model} | `{strategy}` | {span} | {taken:.0f} s | {ratios[-1]:.2f} |", flush=True)
+    near = sum(abs(ratio - 1) <= WITHIN for ratio in ratios)
+    reached = "reached" if near >= GOAL * len(ratios) else "missed"
+    print(f"{near} of {len(ratios)} within {WITHIN:.0%}, goal {GOAL:.0%} of them ({reached})")
+
+
+if __name__ == "__main__":
+    main()
