@@ -38,7 +38,7 @@ from transformers import (  # noqa: E402
 import tl_core  # noqa: E402
 from benchmarks.machine import describe  # noqa: E402
 from benchmarks.plain_trainer import divide, make_trainer, prepared  # noqa: E402
-from tl_core.ml.frozen import FEATURE_BATCH  # noqa: E402
+from tl_core.ml.backbone_pass import FEATURE_BATCH  # noqa: E402
 from tl_core.ml.libraries import quieten  # noqa: E402
 from tl_core.ml.precision import Precision, prepare  # noqa: E402
 

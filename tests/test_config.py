@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tl_core.config import MAX_SEED, TrainConfig, options, read_config_file
+from tl_core.config import MAX_SEED, TrainConfig, options
 from tl_core.errors import ConfigError
 from tl_core.files import write_json
-from tl_core.options import flag
+from tl_core.options import flag, read_config_file
 
 
 def problems(values: dict[str, object]) -> list[str]:

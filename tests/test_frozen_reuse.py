@@ -10,7 +10,7 @@ from pictures import make_folder, picture
 
 from tl_core import api
 from tl_core.config import TrainConfig
-from tl_core.ml import frozen, precision
+from tl_core.ml import backbone_pass, frozen, precision
 from tl_core.ml.backbone import Backbone, load_backbone
 from tl_core.ml.precision import MEASURED, Precision
 from tl_core.settings import Settings
@@ -20,13 +20,13 @@ from tl_core.settings import Settings
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many pictures went through the backbone, batch by batch."""
     batches: list[int] = []
-    encode = frozen.encode_batch
+    encode = backbone_pass.encode_batch
 
     def count(model, head, pixels, precision):
         batches.append(len(pixels))
         return encode(model, head, pixels, precision)
 
-    monkeypatch.setattr(frozen, "encode_batch", count)
+    monkeypatch.setattr(backbone_pass, "encode_batch", count)
     return batches
 
 
@@ -137,8 +137,8 @@ def test_a_model_is_asked_itself_about_close_calls_alone(tmp_path: Path, monkeyp
     """Features that are a little off change no figure that the saved model would not change too."""
     photos = make_folder(tmp_path / "photos", {"a": 110, "b": 110})
     model = str(save_resnet(tmp_path / "model", classes=2).path)
-    encode = frozen.encode_batch
-    monkeypatch.setattr(frozen, "encode_batch", lambda *given: 1.01 * encode(*given))
+    encode = backbone_pass.encode_batch
+    monkeypatch.setattr(backbone_pass, "encode_batch", lambda *given: 1.01 * encode(*given))
     report = api.train(data=str(photos), model=model)
     saved = api.evaluate(report["run_id"], str(photos))["metrics"]
     assert report["parity"]["features_max_abs_diff"] < 0.1

@@ -30,6 +30,7 @@ LAYERS = (
     {"sharing"},
     {"delivery"},
     {"ml"},
+    {"launch"},
     {"api", "cli", "terminal", "__main__", "__init__"},
     {"ui"},
 )

@@ -27,7 +27,7 @@ from tl_core.errors import ConfigError, DataError, HubError, ModelError
 from tl_core.images.collection import Picture
 from tl_core.images.duplicates import find_duplicates
 from tl_core.images.splits import divide
-from tl_core.ml import frozen
+from tl_core.ml import backbone_pass
 from tl_core.ml.candidates import at_hand
 from tl_core.ml.cross_validation import Judges
 from tl_core.ml.ranking import TIMED_AGAIN, TIMED_IMAGES, Ranked, Ranking, choose_sample, rank_backbones
@@ -111,13 +111,13 @@ def test_a_second_ranking_and_a_training_compute_nothing_again(
 ) -> None:
     first = tl_core.rank(photos, models=backbones[2:])
     seen: list[int] = []
-    encode = frozen.encode_batch
+    encode = backbone_pass.encode_batch
 
     def watched(model, head, pixels, precision):
         seen.append(len(pixels))
         return encode(model, head, pixels, precision)
 
-    monkeypatch.setattr(frozen, "encode_batch", watched)
+    monkeypatch.setattr(backbone_pass, "encode_batch", watched)
     home = read_settings().home
     before = {file.name: file.stat().st_size for file in (home / "features").iterdir()}
     second = tl_core.rank(photos, models=backbones[2:])
@@ -214,13 +214,13 @@ def test_what_a_training_tests_on_is_left_out(tmp_path: Path, monkeypatch: pytes
     division = divide(collection, find_duplicates(collection.pictures).groups, 3)
     tested = {collection.pictures[index].digest for index in division.test}
     asked: list[str] = []
-    compute = frozen.compute_features
+    compute = backbone_pass.compute_features
 
     def watched(pictures, *rest, **more):
         asked.extend(picture.digest for picture in pictures)
         return compute(pictures, *rest, **more)
 
-    monkeypatch.setattr(frozen, "compute_features", watched)
+    monkeypatch.setattr(backbone_pass, "compute_features", watched)
     source = open_model(str(save_resnet(tmp_path / "model").path), read_settings())
     ranking = rank_backbones([source], collection, read_settings(), images=500, seed=3)
     assert tested and asked and not tested & set(asked)

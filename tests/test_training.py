@@ -113,7 +113,7 @@ def test_the_second_run_needs_no_pass_of_the_backbone(
 ) -> None:
     source = save_resnet(tmp_path / "m")
     first, report = train(settings, data=str(photos), model=str(source.path))
-    monkeypatch.setattr("tl_core.ml.frozen.encode_batch", lambda *_: pytest.fail("the backbone ran again"))
+    monkeypatch.setattr("tl_core.ml.backbone_pass.encode_batch", lambda *_: pytest.fail("the backbone ran again"))
     second, again = train(settings, data=str(photos), model=str(source.path))
     assert again["metrics"] == report["metrics"]
     weights = [load_file(run.model_dir / "model.safetensors") for run in (first, second)]

@@ -21,9 +21,9 @@ from tl_core.runs import Run, create_run
 from tl_core.settings import Settings, read_settings
 from tl_core.sharing import published
 from tl_core.ui import signin
+from tl_core.ui.destinations import shown_card
 from tl_core.ui.house_rules import too_many_images, what_is_allowed, what_is_lost, who_makes_room
 from tl_core.ui.panels import share
-from tl_core.ui.destinations import shown_card
 from tl_core.ui.push_form import as_name, suggested_name
 from tl_core.ui.session import own_run, own_runs, owner_of
 from tl_core.ui.starting import begin, configure

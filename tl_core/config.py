@@ -5,7 +5,6 @@ repeats an option. `None` means "derived from the data, the strategy and the mac
 This module must not know what the options do: no torch, no reading of data, no command-line library.
 """
 
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,6 +62,14 @@ class TrainConfig(BaseModel):
     )
     unfreeze_blocks: int | None = option(
         None, "Unfrozen blocks", "blocks next to the head that last-blocks trains", "model", ge=1, le=1000
+    )
+    views: int = option(
+        0,
+        "Views",
+        "varied versions of each image that frozen also learns a head from, for few images",
+        "model",
+        ge=0,
+        le=64,
     )
     image_size: int | None = option(
         None, "Image size", "side in pixels that the backbone sees (its own)", "model", ge=16, le=1024
@@ -220,7 +227,8 @@ class TrainConfig(BaseModel):
 
     def settled(self, strategy: str) -> "tuple[TrainConfig, list[str]]":
         """The same configuration with a strategy that was chosen for it, and the options that have no meaning there."""
-        unused = [name for name in self.changed() if strategy == "frozen" and name in OF_GRADIENT_STEPS]
+        needless = OF_GRADIENT_STEPS if strategy == "frozen" else ("views",)
+        unused = [name for name in self.changed() if name in needless and not (self.views and name == "mirror")]
         defaults = {name: type(self).model_fields[name].default for name in unused}
         return self.model_copy(update={**defaults, "strategy": strategy}), unused
 
@@ -285,25 +293,6 @@ def _sharing() -> set[str]:
 def options() -> list[Option]:
     """All options in order of definition."""
     return options_of(TrainConfig)
-
-
-def read_config_file(path: Path) -> dict[str, Any]:
-    """The options in a JSON file, unvalidated. Raises ConfigError when it is no JSON object."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise ConfigError(f"--config {path}: there is no such file") from None
-    except (OSError, UnicodeDecodeError) as failure:
-        raise ConfigError(f"--config {path} cannot be read: {failure}") from None
-    except json.JSONDecodeError as failure:
-        raise ConfigError(
-            f"--config {path} is not valid JSON: {failure.msg} in line {failure.lineno}, column {failure.colno}"
-        ) from None
-    except (ValueError, RecursionError):  # a number of thousands of digits, thousands of brackets
-        raise ConfigError(f"--config {path} holds no options that could be meant") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f'--config {path} must hold one JSON object such as {{"data": "sample:digits"}}')
-    return values
 
 
 def _config_error(problems: list[str]) -> ConfigError:

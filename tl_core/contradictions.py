@@ -25,6 +25,7 @@ def contradictions(config: "TrainConfig") -> list[str]:
     """A sentence for each option that has no meaning beside the others."""
     changed = {name for name in config.changed() if name not in ("data", "strategy")}
     problems = []
+    of_views = ("mirror",) if config.views else ()
     if not config.trains_backbone:
         if config.head_solver == "exact":
             for name in OF_STEPS:
@@ -34,7 +35,7 @@ def contradictions(config: "TrainConfig") -> list[str]:
                         "gradient steps; leave it out or add --head-solver trainer"
                     )
         for name in OF_TRAINED_BACKBONES:
-            if name in changed and (name, getattr(config, name)) != ("augment", "none"):
+            if name in changed and (name, getattr(config, name)) != ("augment", "none") and name not in of_views:
                 problems.append(
                     f"{flag(name)} cannot be used with --strategy frozen, whose backbone does not train and sees "
                     "each image once; leave it out"
@@ -47,6 +48,8 @@ def contradictions(config: "TrainConfig") -> list[str]:
         for option in options_of(type(config))
         if option.needs and option.name in changed and option.needs not in changed and option.name not in refused
     ]
+    if config.views and config.surely_trains:
+        problems.append(f"--views belongs to --strategy frozen; leave it out for {config.strategy}, which augments")
     if config.unfreeze_blocks is not None and config.strategy != "last-blocks":
         problems.append(f"--unfreeze-blocks belongs to --strategy last-blocks; leave it out for {config.strategy}")
     if config.strategy == "scratch":

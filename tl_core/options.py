@@ -1,16 +1,20 @@
 """What an option is: one field of a pydantic model with a label, a help text, a group and bounds, and the words for a
-value that it cannot take.
+value that it cannot take. A file can hold options too.
 
 Flags, forms and cards are made from the `Option`s of a model. Must not know which options there are, nor what they do.
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, Field
 from pydantic_core import ErrorDetails
+
+from tl_core.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -111,3 +115,22 @@ def _allowed(option: Option, error_type: str) -> str:
     words = _PARSING.get(error_type) or ("a whole number" if option.kind is int else "a number")
     spoken = [f"{word} {option.bounds[side]:,}" for side, word in _SPOKEN_BOUNDS.items() if side in option.bounds]
     return " ".join([words, ", ".join(spoken)] if spoken else [words]) + (", or auto" if option.derived else "")
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """The options in a JSON file, unvalidated. Raises ConfigError when it is no JSON object."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise ConfigError(f"--config {path}: there is no such file") from None
+    except (OSError, UnicodeDecodeError) as failure:
+        raise ConfigError(f"--config {path} cannot be read: {failure}") from None
+    except json.JSONDecodeError as failure:
+        raise ConfigError(
+            f"--config {path} is not valid JSON: {failure.msg} in line {failure.lineno}, column {failure.colno}"
+        ) from None
+    except (ValueError, RecursionError):  # a number of thousands of digits, thousands of brackets
+        raise ConfigError(f"--config {path} holds no options that could be meant") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f'--config {path} must hold one JSON object such as {{"data": "sample:digits"}}')
+    return values

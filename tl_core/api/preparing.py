@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tl_core.api.words import accept, model_at_hand, parsed
 from tl_core.config import TrainConfig
 from tl_core.errors import ConfigError
+from tl_core.launch import once
 from tl_core.settings import read_settings
 from tl_core.sources import Named, Ticker, open_data
 
@@ -69,6 +70,7 @@ def preview(config: TrainConfig | Mapping[str, Any], *, ticker: Ticker | None = 
     return foresee(config, Named(source, collection, teacher), settings)
 
 
+@once
 def rank(
     data: str,
     *,

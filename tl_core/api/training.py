@@ -7,12 +7,14 @@ from typing import Any
 
 from tl_core.api.words import open_words, parsed
 from tl_core.config import TrainConfig
+from tl_core.launch import once
 from tl_core.recorder import LogStream
 from tl_core.runs import LOCAL_OWNER, Run, create_run, find_run, list_runs
 from tl_core.settings import read_settings
 from tl_core.sources import Ticker
 
 
+@once
 def train(
     config: TrainConfig | Mapping[str, Any] | str | Path | None = None,
     *,
@@ -47,6 +49,7 @@ def train(
     return work(create_run(config, settings), settings, echo=echo, ticker=ticker, inputs=inputs, token=token)
 
 
+@once
 def train_in_background(
     config: TrainConfig | Mapping[str, Any],
     *,
@@ -76,6 +79,7 @@ def train_in_background(
     return run
 
 
+@once
 def resume(
     run: str, *, token: str | None = None, echo: LogStream | None = None, ticker: Ticker | None = None
 ) -> dict[str, Any]:
@@ -91,6 +95,7 @@ def resume(
     return work(found, settings, echo=echo, ticker=ticker, token=token)
 
 
+@once
 def resume_in_background(run: str, *, token: str | None = None) -> Run:
     """Continue a run in a process of its own, at once or when its turn has come; the token as `train_in_background`.
     Raises JobError where it cannot be."""

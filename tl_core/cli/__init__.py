@@ -15,13 +15,21 @@ from tl_core.cli.answers import INTERRUPTED
 from tl_core.cli.commands import cli
 from tl_core.cli.sharing import deploy, push
 from tl_core.errors import TLError, printable
+from tl_core.launch import once
 
 cli.add_command(push)
 cli.add_command(deploy)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit code."""
+    """Run one command and return its exit code; of several processes that a launcher started, the first one runs it."""
+    try:
+        return once(_run)(arguments)
+    except TLError as failure:  # the others could not be reached
+        return _fail(failure.message, failure.details, as_json=False)
+
+
+def _run(arguments: list[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names need not fit the terminal's encoding
             stream.reconfigure(errors="backslashreplace")

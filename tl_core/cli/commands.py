@@ -9,9 +9,9 @@ import click
 
 from tl_core import __version__
 from tl_core.cli.answers import INTERRUPTED, answer, json_option
-from tl_core.config import TrainConfig, options, read_config_file
+from tl_core.config import TrainConfig, options
 from tl_core.errors import printable
-from tl_core.options import flag
+from tl_core.options import flag, read_config_file
 from tl_core.terminal import (
     Progress,
     lines_of_evaluation,

@@ -17,9 +17,10 @@ from tl_core.errors import JobError
 from tl_core.files import read_json, write_json
 from tl_core.images.wording import count
 from tl_core.ml.backbone import linear_head
+from tl_core.ml.backbone_pass import backbone_features
 from tl_core.ml.cross_validation import Judges
 from tl_core.ml.data import targets_of
-from tl_core.ml.frozen import backbone_features, choose_precision
+from tl_core.ml.frozen import choose_precision
 from tl_core.ml.inputs import Inputs, settle_inputs
 from tl_core.ml.metrics import wilson_interval
 from tl_core.ml.preview import USUAL_MINUTES, forecast_seconds

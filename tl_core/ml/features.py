@@ -1,12 +1,14 @@
 """One pass of the backbone over every picture whose features are not stored yet.
 
 Reading and preprocessing run in a few threads while the backbone works on the batch before; no more than a few batches
-are in memory at a time. Must not know: what a backbone is (it is a function here), where the store lies.
+are in memory at a time. Must not know: what a backbone is (it is a function here), where the store lies, which process
+computes a batch.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -30,6 +32,14 @@ class Identified(Protocol):
 
 P = TypeVar("P", bound=Identified)
 Loaded = TypeVar("Loaded")
+# Batches of pictures and what the backbone makes of each, (B, D), in any order.
+Encoded = Generator[tuple[Sequence[P], Vectors]]
+# Batches, and what computes such as are given to it here; all of them computed, here or elsewhere.
+Division = Callable[[Sequence[Sequence[P]], Callable[[Sequence[Sequence[P]]], Encoded[P]]], Encoded[P]]
+
+
+def undivided(batches: Sequence[Sequence[P]], here: Callable[[Sequence[Sequence[P]]], Encoded[P]]) -> Encoded[P]:
+    return here(batches)
 
 
 def compute_features(
@@ -42,42 +52,58 @@ def compute_features(
     workers: int = 2,
     progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
+    divide: Division[P] = undivided,
 ) -> Vectors | None:
     """Features (N, D) of `pictures`, in their order; None when `should_stop` ended it before the last batch.
 
     `load` runs in `workers` threads and gives one preprocessed picture; `encode` runs in the caller's thread and gives
     (B, D) for a list of them. Each batch is stored as soon as it is there, so that nothing is computed twice, now or
     in a later run; pictures with the same digest are computed once. `progress` hears of (distinct pictures done, all
-    distinct pictures), `should_stop` is asked before every batch. Raises what `load` raises, and ModelError where the
-    backbone answers with values that are not finite.
+    distinct pictures), `should_stop` is asked before every batch. `divide` may have some batches computed elsewhere.
+    Raises what `load` raises, and ModelError where the backbone answers with values that are not finite.
     """
     distinct = {picture.digest: picture for picture in pictures}
     features, missing = store.get_many(list(distinct))
     rows = {digest: row for row, digest in enumerate(distinct)}
     done = len(distinct) - len(missing)
     progress(done, len(distinct))
-    batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
+    starts = range(0, len(missing), batch_size)
+    batches = [[distinct[digest] for digest in missing[start : start + batch_size]] for start in starts]
+    with closing(divide(batches, lambda some: encode_batches(some, load, encode, workers))) as computed:
+        while done < len(distinct):
+            if should_stop():
+                return None
+            batch, encoded = next(computed)
+            _check_finite(encoded, batch)
+            digests = [picture.digest for picture in batch]
+            store.put_many(digests, encoded)
+            if features.shape[1] == 0:
+                features = np.zeros((len(distinct), encoded.shape[1]), dtype=np.float32)
+            features[[rows[digest] for digest in digests]] = encoded
+            done += len(batch)
+            progress(done, len(distinct))
+    if len(distinct) == len(pictures):
+        return features
+    return features[[rows[picture.digest] for picture in pictures]]
+
+
+def encode_batches(
+    batches: Sequence[Sequence[P]],
+    load: Callable[[P], Loaded],
+    encode: Callable[[list[Loaded]], Vectors],
+    workers: int,
+) -> Encoded[P]:
+    """Each of `batches` with its features (B, D) float32, in their order; the next ones are loaded meanwhile."""
     waiting: deque[list[Future[Loaded]]] = deque()
     pool = ThreadPoolExecutor(workers)
     try:
         for place, batch in enumerate(batches):
-            if should_stop():
-                return None
             for ahead in batches[place + len(waiting) : place + BATCHES_AHEAD + 1]:
-                waiting.append([pool.submit(load, distinct[digest]) for digest in ahead])
-            encoded = encode([future.result() for future in waiting.popleft()]).astype(np.float32, copy=False)
-            _check_finite(encoded, [distinct[digest] for digest in batch])
-            store.put_many(batch, encoded)
-            if features.shape[1] == 0:
-                features = np.zeros((len(distinct), encoded.shape[1]), dtype=np.float32)
-            features[[rows[digest] for digest in batch]] = encoded
-            done += len(batch)
-            progress(done, len(distinct))
+                waiting.append([pool.submit(load, picture) for picture in ahead])
+            loaded = [future.result() for future in waiting.popleft()]
+            yield batch, encode(loaded).astype(np.float32, copy=False)
     finally:
         pool.shutdown(cancel_futures=True)
-    if len(distinct) == len(pictures):
-        return features
-    return features[[rows[picture.digest] for picture in pictures]]
 
 
 def _check_finite(encoded: Vectors, pictures: Sequence[Identified]) -> None:

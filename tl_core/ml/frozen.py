@@ -18,25 +18,18 @@ from torch import nn
 
 from tl_core.config import TrainConfig
 from tl_core.files import read_json, write_json
-from tl_core.images.collection import Collection, Picture
+from tl_core.images.collection import Collection
 from tl_core.images.splits import Division
 from tl_core.ml.backbone import Backbone, fingerprint, linear_head, write_head
+from tl_core.ml.backbone_pass import backbone_features, view_features
 from tl_core.ml.data import targets_of
-from tl_core.ml.feature_store import FeatureStore
-from tl_core.ml.features import compute_features
 from tl_core.ml.head_fitting import HeadFitting
 from tl_core.ml.heads import LinearHead
 from tl_core.ml.machine import current_device, describe_machine
 from tl_core.ml.outcome import Outcome
-from tl_core.ml.pixels import VERSION, PixelReader
-from tl_core.ml.precision import MEASURED, PLAIN, Precision, choose_forward_precision, prepare
-from tl_core.recorder import Recorder, StopRequested
+from tl_core.ml.precision import MEASURED, Precision, choose_forward_precision
+from tl_core.recorder import Recorder
 from tl_core.settings import Settings
-
-# What a core's cache holds decides: on two cores in bf16 at 224 px a ResNet-18 takes 5.6, 5.0, 6.4 and 7.0 ms for a
-# picture in batches of 8, 16, 32 and 64, a ViT-S 17, 17, 26 and 32 ms.
-FEATURE_BATCH = 16
-ACCELERATOR_FEATURE_BATCH = 32
 
 
 def train_frozen(
@@ -53,10 +46,18 @@ def train_frozen(
     precision = choose_precision(config, backbone, len(collection.pictures), settings, recorder.run.dir)
     head = linear_head(backbone)
     features = backbone_features(backbone, head, collection.pictures, precision, settings, recorder)
+    varied = None
+    if config.views:
+        taught = taught_by(division)
+        pictures, mirror = [collection.pictures[i] for i in taught], config.mirror == "yes"
+        varied = np.zeros((len(features), config.views, features.shape[1]), np.float32)
+        varied[taught] = view_features(
+            backbone, head, pictures, config.views, precision, settings, recorder, mirror=mirror
+        )
     featured = time.perf_counter()
     targets = np.asarray(targets_of(collection.pictures, backbone.labels))
     recorder.stage("fitting the head")
-    fitting = HeadFitting(features, targets, groups, len(backbone.labels), config, recorder)
+    fitting = HeadFitting(features, targets, groups, len(backbone.labels), config, recorder, varied)
     fitted = fitting.cross_validate(division) if division.uses_folds else fitting.hold_out(division)
     write_head(head, fitted.head)
     recorder.note(_describe_head(backbone, head, fitted.head))
@@ -76,51 +77,9 @@ def train_frozen(
     )
 
 
-def backbone_features(
-    backbone: Backbone,
-    head: nn.Linear,
-    pictures: Sequence[Picture],
-    precision: Precision,
-    settings: Settings,
-    recorder: Recorder,
-    *,
-    mirrored: bool = False,
-) -> np.ndarray:
-    """(N, D) float32: what enters `head`, the model's own classifier, from the store where it is known.
-
-    With `mirrored`, of the mirror images of the pictures. Raises StopRequested, DataError, ModelError.
-    """
-    device = current_device()
-    model = backbone.model.to(device).eval()
-    prepare(model, precision)
-    reader = PixelReader(backbone.processor, settings.max_pixels, mirrored=mirrored)
-
-    def encode(batch: Sequence[torch.Tensor]) -> np.ndarray:
-        pixels = reader.batch(batch).to(device, memory_format=precision.memory_format)
-        return encode_batch(model, head, pixels, precision)
-
-    recorder.stage("asking about mirror images" if mirrored else "computing features", len(pictures))
-    key = features_key(backbone, precision, mirrored=mirrored)
-    with FeatureStore(settings.features_dir, key, recorder.note, settings.features_bytes) as store:
-        features = compute_features(
-            pictures,
-            lambda picture: reader.read(picture.path),
-            encode,
-            store,
-            batch_size=FEATURE_BATCH if device.type == "cpu" else ACCELERATOR_FEATURE_BATCH,
-            workers=settings.workers,
-            progress=recorder.progress,
-            should_stop=recorder.run.stop_requested,
-        )
-    prepare(model, PLAIN)
-    if features is None:
-        raise StopRequested
-    return features
-
-
-def features_key(backbone: Backbone, precision: Precision, *, mirrored: bool = False) -> str:
-    """Names the store of features that are computed so."""
-    return f"{fingerprint(backbone)}-{precision.dtype}-{VERSION}" + ("-mirrored" if mirrored else "")
+def taught_by(division: Division) -> list[int]:
+    """Indices of the pictures that a head may be fitted on, with folds all of them."""
+    return [*division.train, *division.validation, *(division.test if division.uses_folds else ())]
 
 
 def _describe_head(backbone: Backbone, head: nn.Linear, fitted: LinearHead) -> str:
@@ -130,17 +89,6 @@ def _describe_head(backbone: Backbone, head: nn.Linear, fitted: LinearHead) -> s
     if fitted.strength is None:
         return line
     return f"{line}; L2 strength {fitted.strength:.2g} validates best" if fitted.scores else line
-
-
-def seconds_of_pass(backbone: Backbone, pictures: Sequence[Picture], precision: Precision, settings: Settings) -> float:
-    """About how long features of all `pictures` take, from those of a few; rather too long than too short."""
-    head = linear_head(backbone)
-    reader = PixelReader(backbone.processor, settings.max_pixels)
-    few = pictures[:FEATURE_BATCH]
-    begun = time.perf_counter()
-    pixels = reader.batch([reader.read(picture.path) for picture in few])
-    encode_batch(backbone.model, head, pixels.to(current_device()), precision)
-    return (time.perf_counter() - begun) / len(few) * len(pictures)
 
 
 def choose_precision(
@@ -184,15 +132,3 @@ def _circumstances(backbone: Backbone) -> str:
     """Identifies what decides which precision is fastest: the backbone, the machine, torch."""
     circumstances = [fingerprint(backbone), describe_machine(), torch.__version__]
     return hashlib.blake2b(json.dumps(circumstances, default=str).encode(), digest_size=16).hexdigest()
-
-
-def encode_batch(model: nn.Module, head: nn.Linear, pixels: torch.Tensor, precision: Precision) -> np.ndarray:
-    """(B, 3, H, W) -> (B, D) float32, read off the input of `head` while the model runs in eval mode."""
-    seen: list[torch.Tensor] = []
-    hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    try:
-        with torch.no_grad(), precision.autocast(pixels.device):
-            model(pixel_values=pixels)
-    finally:
-        hook.remove()
-    return seen[-1].float().reshape(len(pixels), -1).cpu().numpy()

@@ -29,7 +29,11 @@ class FittedHead:
 
 
 class HeadFitting:
-    """One set of features and targets, and the two honest ways to fit and measure a head on them."""
+    """One set of features (N, D) and targets (N,), and the two honest ways to fit and measure a head on them.
+
+    `varied` (N, K, D) are features of varied versions of the same pictures, of which a head learns too; no choice and
+    no figure rests on them.
+    """
 
     def __init__(
         self,
@@ -39,8 +43,10 @@ class HeadFitting:
         classes: int,
         config: TrainConfig,
         recorder: Recorder,
+        varied: np.ndarray | None = None,
     ) -> None:
         self.features, self.targets, self.classes = features, targets, classes
+        self.varied = varied if varied is not None else np.zeros((len(features), 0, features.shape[1]), np.float32)
         self.groups = list(groups)
         self.config, self.recorder = config, recorder
 
@@ -78,8 +84,7 @@ class HeadFitting:
         """A head for `train`; strength or steps are chosen on `validation`, or by folds of `train` without one."""
         if self.config.head_solver == "exact":
             return fit_exact(
-                self.features[train],
-                self.targets[train],
+                *self._taught(train),
                 self.classes,
                 weights=self._weights(train),
                 validation=(self.features[validation], self.targets[validation]) if validation else None,
@@ -96,7 +101,7 @@ class HeadFitting:
         """A head for `indices` with the strength, or for as many steps, as validated best before."""
         if chosen.strength is not None:
             weights = self._weights(indices)
-            head = refit(self.features[indices], self.targets[indices], self.classes, chosen.strength, weights)
+            head = refit(*self._taught(indices), self.classes, chosen.strength, weights)
         else:
             best = min(chosen.scores, key=lambda score: score.log_loss)
             head = self._fit_by_steps(indices, [], max(1, int(best.setting)))
@@ -114,8 +119,7 @@ class HeadFitting:
         with TemporaryDirectory() as folder:
             callback = RunCallback(self.recorder, Path(folder), self.config.checkpoint_minutes)
             head = fit_by_trainer(
-                self.features[train],
-                self.targets[train],
+                *self._taught(train),
                 self.classes,
                 validation=(self.features[validation], self.targets[validation]) if validation else None,
                 output_dir=Path(folder),
@@ -130,6 +134,15 @@ class HeadFitting:
             raise StopRequested
         return head
 
+    def _taught(self, indices: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Features and targets of these pictures, and after them those of their versions, picture by picture."""
+        versions = self.varied.shape[1]
+        if not versions:  # and no second copy of a large set
+            return self.features[indices], self.targets[indices]
+        varied = self.varied[indices]
+        features = np.concatenate([self.features[indices], varied.reshape(-1, varied.shape[2])])
+        return features, np.concatenate([self.targets[indices], np.repeat(self.targets[indices], versions)])
+
     def _weights(self, indices: list[int]) -> np.ndarray | None:
         if self.config.class_weights == "none":
             return None
@@ -143,8 +156,15 @@ class HeadFitting:
         ]
 
     def _inner_folds(self, indices: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The same as rows of `features[indices]`."""
-        return [(np.asarray(train), np.asarray(test)) for train, test in self._rows_in_folds(indices)]
+        """The same as rows of what `_taught` gives: versions are learnt from with their picture, and judge nothing."""
+        versions = self.varied.shape[1]
+
+        def with_versions(rows: list[int]) -> np.ndarray:
+            own = np.asarray(rows)
+            theirs = len(indices) + own[:, None] * versions + np.arange(versions)
+            return np.concatenate([own, theirs.ravel()])
+
+        return [(with_versions(train), np.asarray(test)) for train, test in self._rows_in_folds(indices)]
 
     def _rows_in_folds(self, indices: list[int]) -> list[tuple[list[int], list[int]]]:
         labels = [int(self.targets[i]) for i in indices]

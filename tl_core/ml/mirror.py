@@ -17,8 +17,8 @@ from tl_core.errors import ModelError
 from tl_core.images.collection import Picture
 from tl_core.images.splits import folds
 from tl_core.ml.backbone import Backbone, find_head
+from tl_core.ml.backbone_pass import backbone_features
 from tl_core.ml.data import targets_of
-from tl_core.ml.frozen import backbone_features
 from tl_core.ml.heads import fit_exact, refit
 from tl_core.ml.logistic_regression import Floats, Integers
 from tl_core.ml.precision import Precision

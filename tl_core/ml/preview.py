@@ -15,10 +15,11 @@ from tl_core.images.splits import Division
 from tl_core.images.wording import count, spoken_pace
 from tl_core.ml.augmentation import Augmentation
 from tl_core.ml.backbone import Backbone, find_head
+from tl_core.ml.backbone_pass import features_key, views_key
 from tl_core.ml.control import MIN_SECONDS
 from tl_core.ml.evaluation import parity_images
 from tl_core.ml.feature_store import missing_features
-from tl_core.ml.frozen import features_key
+from tl_core.ml.frozen import taught_by
 from tl_core.ml.groups import LayerGroup, layer_groups, train_only
 from tl_core.ml.head_fitting import FOLDS
 from tl_core.ml.head_training import DEFAULT_BATCH_SIZE, DEFAULT_LEARNING_RATE, DEFAULT_STEPS, DEFAULT_WEIGHT_DECAY
@@ -31,6 +32,7 @@ from tl_core.ml.precision import Precision
 from tl_core.ml.speed import Speed, backbone_speed, reading_speed, teacher_speed
 from tl_core.ml.strategies import choose_trained
 from tl_core.ml.trainer import MAX_LOADERS, MIN_IMAGES_FOR_LOADERS
+from tl_core.ml.views import views_of
 from tl_core.settings import Settings
 from tl_core.sources import Named
 
@@ -169,16 +171,20 @@ def _forecast_frozen(config: TrainConfig, inputs: Inputs, settings: Settings) ->
     reading = reading_speed(backbone, pictures, settings)
     each = speed.forward + reading.asked / settings.workers
     missing = _missing(backbone, pictures, speed.precision, settings)
-    fitting = _seconds_of_fit(inputs, len(division.train), FOLDS**2 if division.uses_folds else 1)
+    views = _missing_views(config, inputs, speed.precision, settings)
+    taught = len(division.train) * (1 + config.views)
+    fitting = _seconds_of_fit(inputs, taught, FOLDS**2 if division.uses_folds else 1)
     if config.head_solver == "trainer":
-        fitting = _head_steps(config, len(division.train)) * HEAD_STEP_SECONDS * (FOLDS if division.uses_folds else 2)
+        fitting = _head_steps(config, taught) * HEAD_STEP_SECONDS * (FOLDS if division.uses_folds else 2)
     tested = min(parity_images(backbone.processor), len(pictures) if division.uses_folds else len(division.test))
-    work = missing * each + fitting
+    work = (missing + views) * each + fitting
     seconds = STARTING_SECONDS + work + SAVING_SECONDS + 2 * tested * (reading.asked + speed.forward)
     if config.control:
         seconds += max(MIN_SECONDS, work)
     known = len({picture.digest for picture in pictures}) - missing
     reason = f"measured here: {spoken_pace(each)} for a picture through the backbone, {missing:,} of them"
+    if views:
+        reason += f" and {count(views, 'varied version', 'varied versions')}"
     if known:
         reason += f"; the features of {count(known, 'picture is', 'pictures are')} known from before"
     return Forecast([*_frozen_figures(config, division), _precision_figure(speed)], seconds, 0.0, reason)
@@ -277,6 +283,14 @@ def _missing(backbone: Backbone, pictures: Sequence[Picture], precision: Precisi
     """How many different pictures have no stored features."""
     digests = list({picture.digest for picture in pictures})
     return len(missing_features(settings.features_dir, features_key(backbone, precision), digests))
+
+
+def _missing_views(config: TrainConfig, inputs: Inputs, precision: Precision, settings: Settings) -> int:
+    """The same for varied versions of pictures."""
+    pictures = [inputs.collection.pictures[index] for index in taught_by(inputs.division)]
+    wanted = [view.digest for view in views_of(pictures, config.views)]
+    key = views_key(inputs.backbone, precision, mirror=config.mirror == "yes")
+    return len(missing_features(settings.features_dir, key, list(dict.fromkeys(wanted))))
 
 
 def _seconds_of_fit(inputs: Inputs, images: int, fits: int) -> float:

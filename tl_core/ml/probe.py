@@ -15,8 +15,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tl_core.ml.backbone import Backbone, linear_head, write_head
+from tl_core.ml.backbone_pass import encode_batch
 from tl_core.ml.data import Collator, EvaluationImages, TrainingImages
-from tl_core.ml.frozen import encode_batch
 from tl_core.ml.heads import DEFAULT_STRENGTH, fit_exact, refit, strongest_alike
 from tl_core.ml.machine import current_device
 from tl_core.ml.precision import Precision, prepare

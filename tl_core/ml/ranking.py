@@ -24,12 +24,14 @@ from tl_core.images.duplicates import find_duplicates
 from tl_core.images.splits import divide
 from tl_core.images.wording import count, name_some
 from tl_core.ml.backbone import Backbone, linear_head, load_backbone
+from tl_core.ml.backbone_pass import backbone_features
 from tl_core.ml.candidates import OF_ONE_MODEL
 from tl_core.ml.cross_validation import Judges
 from tl_core.ml.data import targets_of
-from tl_core.ml.frozen import backbone_features, choose_precision
+from tl_core.ml.frozen import choose_precision
 from tl_core.ml.metrics import paired_difference, wilson_interval
 from tl_core.ml.precision import Precision
+from tl_core.ml.shards import processes
 from tl_core.ml.transferability import log_maximum_evidence, neighbour_accuracy
 from tl_core.recorder import Recorder
 from tl_core.runs import Run
@@ -235,7 +237,7 @@ def _pass(
         features = backbone_features(backbone, head, pictures, precision, settings, Recorder(run, ticker=hear))
         notes += [event["text"] for event in run.events() if event["kind"] == "note"]
     (known, total, begun), (*_, ended) = heard[0], heard[-1]
-    enough = total > known and ended - begun >= TIMED_SECONDS
+    enough = total > known and ended - begun >= TIMED_SECONDS and processes() == 1
     return features, (ended - begun) / (total - known) if enough else None
 
 
@@ -252,7 +254,7 @@ def _seconds_per_image(
         with TemporaryDirectory() as folder:
             recorder = Recorder(Run(Path(folder)), ticker=lambda *_, ticks=ticks: ticks.append(time.perf_counter()))
             anew = replace(settings, home=Path(folder))
-            backbone_features(backbone, linear_head(backbone), few, precision, anew, recorder)
+            backbone_features(backbone, linear_head(backbone), few, precision, anew, recorder, divided=False)
         taken.append((ticks[-1] - ticks[0]) / distinct)
     return min(taken)
 

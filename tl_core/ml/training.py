@@ -37,6 +37,7 @@ from tl_core.ml.inputs import Inputs, make_inputs
 from tl_core.ml.machine import describe_machine
 from tl_core.ml.metrics import measure
 from tl_core.ml.outcome import Outcome
+from tl_core.ml.shards import processes
 from tl_core.model_card import render_card
 from tl_core.parts import recall_parts, remember_parts
 from tl_core.recorder import Recorder
@@ -84,6 +85,10 @@ def train(config: TrainConfig, settings: Settings, recorder: Recorder, inputs: I
         recorder.note(inputs.teacher.description)
     alike = inputs.duplicates.groups
     if config.trains_backbone:
+        if processes() > 1:
+            recorder.note(
+                f"this training is not divided: the first of {processes()} processes computes it, the others wait"
+            )
         folder = recorder.run.checkpoints_dir
         finetuning = Finetuning(
             backbone, inputs.collection, alike, division, config, settings, recorder, folder, teacher=inputs.teacher
@@ -127,7 +132,7 @@ def train(config: TrainConfig, settings: Settings, recorder: Recorder, inputs: I
         "seconds": _spent(inputs, outcome, recorder.run),
         "seed": config.seed,
         "command": config.portable().command(),
-        "machine": describe_machine(),
+        "machine": {**describe_machine(), "processes": processes()},
         "versions": {name: version(name) for name in VERSIONS_OF},
         "predictions": list_predictions(tested, probabilities, backbone.labels),
     }

@@ -61,9 +61,11 @@ class TrainTransform:
     imitated.
     """
 
-    def __init__(self, processor: Any, augmentation: Augmentation, seed: int) -> None:
+    def __init__(
+        self, processor: Any, augmentation: Augmentation, seed: int, crop_scale: tuple[float, float] = CROP_SCALE
+    ) -> None:
         neutral = _neutral_colour(processor)
-        steps = [_AsEvaluated(processor)] if augmentation.policy == "none" else _crop(processor)
+        steps = [_AsEvaluated(processor)] if augmentation.policy == "none" else _crop(processor, crop_scale)
         match augmentation.policy:
             case "colour":
                 steps.append(v2.ColorJitter(COLOUR_CHANGE, COLOUR_CHANGE, COLOUR_CHANGE))
@@ -98,9 +100,9 @@ class _AsEvaluated:
         return self.normalisation.undo(preprocess(self.processor, [picture]))[0]
 
 
-def _crop(processor: Any) -> list[Any]:
+def _crop(processor: Any, scale: tuple[float, float]) -> list[Any]:
     interpolation = _interpolation(processor)
-    crop = v2.RandomResizedCrop(processor_size(processor), CROP_SCALE, CROP_RATIO, interpolation, antialias=True)
+    crop = v2.RandomResizedCrop(processor_size(processor), scale, CROP_RATIO, interpolation, antialias=True)
     # The same pixels but for rounding: tensors know fewer ways to resize, and take half the time or less for a photo.
     if interpolation in (InterpolationMode.BILINEAR, InterpolationMode.BICUBIC):
         return [v2.PILToTensor(), crop]

@@ -16,9 +16,6 @@ from tl_core.hub.changes import Occupied
 from tl_core.runs import Run
 from tl_core.settings import read_settings
 from tl_core.sharing import files_of, foresee
-from tl_core.ui.events import listen
-from tl_core.ui.markup import hint, notice, notice_of_error, paragraph
-from tl_core.ui.panels.results import run_choices, state_of
 from tl_core.ui.destinations import (
     history_of,
     needs_consent,
@@ -27,6 +24,9 @@ from tl_core.ui.destinations import (
     where_it_is,
     word_of,
 )
+from tl_core.ui.events import listen
+from tl_core.ui.markup import hint, notice, notice_of_error, paragraph
+from tl_core.ui.panels.results import run_choices, state_of
 from tl_core.ui.push_form import ANY_NAME, ANY_OWNER, Wanted, example_pictures, suggested_name
 from tl_core.ui.session import Session, own_run
 from tl_core.ui.signin import account_for, is_offered, token_for
