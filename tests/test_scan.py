@@ -13,6 +13,7 @@ from PIL import Image
 
 from tl_core.errors import JobError
 from tl_core.images.collection import Listed
+from tl_core.images.decode import open_upright
 from tl_core.images.looks import describe_looks
 from tl_core.images.scan import verify
 from tl_core.images.verified import FILE_NAME
@@ -168,6 +169,35 @@ def test_the_hash_hardly_changes_when_a_picture_is_resized_or_compressed(tmp_pat
         image.save(tmp_path / "a.jpg", quality=60)
         assert bits_apart(looks(image), looks(image.resize((100, 75)))) <= 6
         assert bits_apart(looks(image), looks(Image.open(tmp_path / "a.jpg"))) <= 8
+
+
+@pytest.mark.parametrize("turn", [1, 6, 3])
+def test_a_large_jpeg_is_described_from_a_part_of_its_size_as_from_all_of_it(
+    tmp_path: Path, settings: Settings, turn: int
+) -> None:
+    (tmp_path / "a").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    for seed, size in enumerate([(500, 375), (375, 501), (1203, 131), (130, 129), (2000, 1500), (64, 800)]):
+        picture(0.3, seed, size).save(tmp_path / "a" / f"{seed}.jpg", quality=85, exif=exif)
+    found, skipped, _ = verify(listed(tmp_path), settings)
+    assert not skipped
+    for described in found:
+        whole = open_upright(described.path, settings.max_pixels)
+        phash, grey = describe_looks(whole)
+        assert (described.width, described.height) == whole.size
+        assert bits_apart(described.phash, phash) <= 4
+        assert np.abs(np.frombuffer(described.grey, np.uint8).astype(int) - np.frombuffer(grey, np.uint8)).max() <= 3
+
+
+@pytest.mark.parametrize("kept", [0.4, 0.98])
+def test_a_large_jpeg_is_read_to_its_last_row(tmp_path: Path, settings: Settings, kept: float) -> None:
+    (tmp_path / "a").mkdir()
+    picture(0.3, 0, (1000, 750)).save(tmp_path / "a" / "cut.jpg", quality=90)
+    content = (tmp_path / "a" / "cut.jpg").read_bytes()
+    (tmp_path / "a" / "cut.jpg").write_bytes(content[: int(kept * len(content))])
+    found, (left_out,), _ = verify(listed(tmp_path), settings)
+    assert not found and "truncated" in left_out.reason
 
 
 def test_the_hashes_of_different_pictures_are_far_apart() -> None:

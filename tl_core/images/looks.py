@@ -28,8 +28,16 @@ _DCT = _cosines()
 _BIT_VALUES = (1 << np.arange(_KEPT * _KEPT, dtype=np.uint64))[::-1]
 
 
-def describe_looks(rgb: Image.Image) -> tuple[int, bytes]:
+def least_size(width: int, height: int) -> tuple[int, int]:
+    """(width, height) at which looks can be told of a picture that has so much: a decoder may leave out the rest."""
+    least = 2 * _SIDE / min(width, height)
+    return (width, height) if least >= 1 else (math.ceil(width * least), math.ceil(height * least))
+
+
+def describe_looks(rgb: Image.Image, covered: tuple[float, float, float, float] | None = None) -> tuple[int, bytes]:
     """The 64-bit perceptual hash of a picture and its GREY_SIDE × GREY_SIDE grey values (uint8, row by row).
+
+    `covered` is the part of `rgb` that the picture takes (left, top, right, bottom), None for all of it.
 
     The hash is the DCT based one of C. Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions
     (2010): 32 × 32 grey values, their DCT, its 8 × 8 lowest frequencies but the constant ones, each against their
@@ -37,12 +45,13 @@ def describe_looks(rgb: Image.Image) -> tuple[int, bytes]:
     a mean filter and a plain reduction.
     """
     if rgb.width > 2 * _SIDE and rgb.height > 2 * _SIDE:
-        rgb = rgb.resize((_SIDE, _SIDE), Image.Resampling.HAMMING, reducing_gap=2.0)
-    grey = np.asarray(rgb.convert("L").resize((_SIDE, _SIDE), Image.Resampling.HAMMING), dtype=np.float64)
+        rgb, covered = rgb.resize((_SIDE, _SIDE), Image.Resampling.HAMMING, covered, reducing_gap=2.0), None
+    small = rgb.convert("L").resize((_SIDE, _SIDE), Image.Resampling.HAMMING, covered)
+    grey = np.asarray(small, dtype=np.float64)
     coefficients = (_DCT @ grey @ _DCT.T).ravel()
     coefficients[np.abs(coefficients) < _FLAT] = 0.0
     middle = np.sort(coefficients)[_KEPT * _KEPT // 2 - 1 : _KEPT * _KEPT // 2 + 1].mean()
     phash = int(_BIT_VALUES[coefficients > middle].sum())
     step = _SIDE // GREY_SIDE
-    small = grey.reshape(GREY_SIDE, step, GREY_SIDE, step).mean(axis=(1, 3))
-    return phash, np.round(small).astype(np.uint8).tobytes()
+    means = grey.reshape(GREY_SIDE, step, GREY_SIDE, step).mean(axis=(1, 3))
+    return phash, np.round(means).astype(np.uint8).tobytes()

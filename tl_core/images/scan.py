@@ -1,6 +1,7 @@
 """Verification: every listed file is opened, decoded to its last row and described, once.
 
-Threads suffice: Pillow lets go of Python's lock while it decodes. Must not know: where the list came from.
+Threads suffice: Pillow lets go of Python's lock while it decodes. A JPEG is decoded at a part of its size, to its last
+row all the same. Must not know: where the list came from.
 """
 
 import errno
@@ -17,7 +18,7 @@ from tl_core.errors import DataError
 from tl_core.files import writing_to_home
 from tl_core.images.collection import Listed, Picture, Skipped
 from tl_core.images.decode import decode
-from tl_core.images.looks import describe_looks
+from tl_core.images.looks import describe_looks, least_size
 from tl_core.images.verified import FILE_NAME, Facts, Stamp, VerifiedFiles
 from tl_core.settings import Settings
 
@@ -121,15 +122,15 @@ def _examine(path: Path, max_pixels: int) -> Facts | str:
             if os.fstat(stream.fileno()).st_size <= _READ_WHOLE_BYTES:
                 content = stream.read()
                 digest = hashlib.blake2b(content, digest_size=_DIGEST_BYTES).hexdigest()
-                decoded = decode(io.BytesIO(content), max_pixels)
+                decoded = decode(io.BytesIO(content), max_pixels, least_size)
             else:
                 stream.seek(0)
                 digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=_DIGEST_BYTES)).hexdigest()
                 stream.seek(0)
-                decoded = decode(stream, max_pixels)
+                decoded = decode(stream, max_pixels, least_size)
     except DataError as error:
         return error.message
     except OSError as error:
         return f"cannot be opened: {error.strerror or error}"
-    phash, grey = describe_looks(decoded.image)
-    return Facts(decoded.image.width, decoded.image.height, decoded.mode, digest, phash, grey, decoded.special)
+    phash, grey = describe_looks(decoded.image, decoded.covered)
+    return Facts(*decoded.size, decoded.mode, digest, phash, grey, decoded.special)
