@@ -205,6 +205,15 @@ class Visitor:
         """Click it once it is there and can be clicked."""
         self.page.locator(selector).first.click(timeout=PATIENCE)
 
+    def train_shapes(self, name: str) -> str:
+        """Start a training on the drawn shapes under this name; the run's id."""
+        self.open_tab("Your images")
+        self.press("#data-shapes")
+        self.see("#findings .tl-bars")
+        self.press("#findings-go")
+        self.page.locator("#option-name input, #option-name textarea").fill(name)
+        return self.start_training()
+
     def start_training(self) -> str:
         """From what will happen to a run that is watched; its id, which the address tells."""
         self.press("#train-start")

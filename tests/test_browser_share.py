@@ -58,7 +58,7 @@ def test_who_signs_in_on_a_space_keeps_what_they_made_and_pushes_it(browser: Any
     with visit(browser, space.address) as visitor:
         visitor.see("#what-is-lost", re.compile("lost when this Space restarts"))
         visitor.see("#duplicate")
-        run = train(visitor, "leaves")
+        run = visitor.train_shapes("leaves")
         visitor.see("#watch-outcome", "It is done")
         visitor.open_tab("Train")
         visitor.see("#train-allowed", re.compile("When the next one is started, “leaves .* is removed"))
@@ -97,7 +97,7 @@ def test_who_signs_in_on_a_space_keeps_what_they_made_and_pushes_it(browser: Any
 def test_a_token_that_is_pasted_pushes_and_stays_nowhere(browser: Any, shared: App, hub: Hub) -> None:
     with visit(browser, shared.address, width=390, height=844, scheme="dark") as visitor:
         assert visitor.page.locator("#sign-in, #duplicate, #what-is-lost .tl-notice").count() == 0
-        train(visitor, "at home")
+        visitor.train_shapes("at home")
         visitor.see("#watch-outcome", "It is done")
         visitor.open_tab("Results")
         visitor.press("#results-share")
@@ -122,15 +122,6 @@ def test_a_token_that_is_pasted_pushes_and_stays_nowhere(browser: Any, shared: A
         assert PASTED not in kept
     assert "model.safetensors" in hub.repos["grace/at-home"].files
     is_nowhere(PASTED, shared, MACHINES)
-
-
-def train(visitor: Visitor, name: str) -> str:
-    visitor.open_tab("Your images")
-    visitor.press("#data-shapes")
-    visitor.see("#findings .tl-bars")
-    visitor.press("#findings-go")
-    visitor.page.locator("#option-name input, #option-name textarea").fill(name)
-    return visitor.start_training()
 
 
 def leave(visitor: Visitor, selector: str) -> None:

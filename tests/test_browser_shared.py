@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from browser import App, Visitor, running_app, running_browser, visit
+from browser import App, running_app, running_browser, visit
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,7 @@ def app(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]
 
 def test_two_browsers_see_their_own_runs_only_and_so_does_a_raw_call(browser: Any, app: App) -> None:
     with visit(browser, app.address) as one, visit(browser, app.address) as other:
-        runs = [start(one, "first of mine"), start(other, "second of another")]
+        runs = [one.train_shapes("first of mine"), other.train_shapes("second of another")]
         assert runs[0] != runs[1]
         one.see("#runs-list", "first of mine")
         other.see("#runs-list", "second of another")
@@ -69,15 +69,6 @@ def test_folders_are_neither_data_nor_models(app: App) -> None:
     # Somebody who was not recognised, and the images of somebody else.
     assert "not been recognised" in call(app, "open_images", ["sample:shapes", None, ""])
     assert "RUN" not in call(app, "start", [draft[1], {}, "t" * 43])
-
-
-def start(visitor: Visitor, name: str) -> str:
-    visitor.open_tab("Your images")
-    visitor.press("#data-shapes")
-    visitor.see("#findings .tl-bars")
-    visitor.press("#findings-go")
-    visitor.page.locator("#option-name input, #option-name textarea").fill(name)
-    return visitor.start_training()
 
 
 def call(app: App, name: str, values: list[Any]) -> str:

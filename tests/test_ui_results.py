@@ -17,12 +17,13 @@ from tl_core.config import TrainConfig
 from tl_core.errors import DataError, JobError
 from tl_core.files import write_json
 from tl_core.model_card import usage
+from tl_core.result_pictures import choose_classes
 from tl_core.runs import Run, create_run
 from tl_core.settings import read_settings
 from tl_core.terminal import spoken_accuracy
 from tl_core.ui.explanations import CONTROL
 from tl_core.ui.judged import behind_cell, judged_pictures, mistakes_shown, one_of_each_class, surest_mistakes
-from tl_core.ui.matrix import MOST_CLASSES, choose_classes, describe_cell, draw_matrix, read_pick
+from tl_core.ui.matrix import MOST_CLASSES, describe_cell, draw_matrix, read_pick
 from tl_core.ui.panels import compare, results
 from tl_core.ui.panels.mistakes import CELL_PICTURES, cell_shown
 from tl_core.ui.panels.trained_model import asked, example_picked, examples_of, pack_own
@@ -65,7 +66,7 @@ def test_of_many_classes_the_most_confused_are_shown_and_that_is_said() -> None:
     classes = MOST_CLASSES + 20
     matrix = [[9 if row == column else 0 for column in range(classes)] for row in range(classes)]
     matrix[57][58] = 4
-    shown = choose_classes(matrix)
+    shown = choose_classes(matrix, MOST_CLASSES)
     assert len(shown) == MOST_CLASSES and {57, 58} <= set(shown) and shown == sorted(shown)
     drawn = Elements(draw_matrix([f"class {each}" for each in range(classes)], matrix))
     assert f"The {MOST_CLASSES} of {classes} classes" in drawn.words

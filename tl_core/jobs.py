@@ -53,6 +53,7 @@ def enqueue(run: Run, settings: Settings, token: str | None = None) -> None:
     start_next(settings)
     if tokens.kept(run):
         threading.Thread(target=_keep_for, args=(run, settings), name=f"queue for {run.id}", daemon=True).start()
+        atexit.unregister(_let_go)  # of a run before: once is enough, however many come
         atexit.register(_let_go, settings)
 
 

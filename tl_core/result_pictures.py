@@ -61,7 +61,7 @@ def draw_confusion_matrix(labels: Sequence[str], matrix: Sequence[Sequence[int]]
 
     A class without room for its name, or whose name the font has not all letters of, goes by its number, from 1.
     """
-    shown = choose_classes(matrix)
+    shown = choose_classes(matrix, MOST_CLASSES)
     cell = max(1, min(MOST_CELL, GRID // len(shown)))
     side = cell * len(shown)
     plate = _Plate.for_classes([labels[each] for each in shown], shown, cell)
@@ -82,8 +82,8 @@ def draw_confusion_matrix(labels: Sequence[str], matrix: Sequence[Sequence[int]]
     return picture
 
 
-def choose_classes(matrix: Sequence[Sequence[int]], limit: int = MOST_CLASSES) -> list[int]:
-    """Places of the classes to draw, in their order: all, or the `limit` with most mistakes in their row and column."""
+def choose_classes(matrix: Sequence[Sequence[int]], limit: int) -> list[int]:
+    """Places of the classes to show, in their order: all, or the `limit` with most mistakes in their row and column."""
     classes = range(len(matrix))
     if len(matrix) <= limit:
         return list(classes)

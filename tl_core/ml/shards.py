@@ -6,6 +6,7 @@ have in rounds, and the first one stores it. Batches are made of the same pictur
 are the same too. Must not know what features are for, or what a run is.
 """
 
+import atexit
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -233,6 +234,8 @@ def _meet() -> Team:
         waiting, working = (dist.new_group(backend="gloo", timeout=limit) for limit in (WAIT_TIMEOUT, ROUND_TIMEOUT))
     except RuntimeError as failure:
         raise JobError(f"the other processes of the launcher cannot be reached: {failure}") from failure
+    # Else its threads are still there when the interpreter's end destroys them, which at times aborts the process.
+    atexit.register(dist.destroy_process_group)
     return Team(state.process_index, state.num_processes, waiting, working)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from tl_core.errors import DataError
 from tl_core.images.wording import count
+from tl_core.result_pictures import choose_classes
 from tl_core.ui.markup import paragraph, text
 
 Matrix = Sequence[Sequence[int]]  # rows: true class, columns: predicted class
@@ -26,7 +27,7 @@ _HOW_TO_READ = (
 
 def draw_matrix(labels: Sequence[str], matrix: Matrix) -> str:
     """Every cell that holds pictures is a button with data-pick "row,column", which `read_pick` understands."""
-    shown = choose_classes(matrix)
+    shown = choose_classes(matrix, MOST_CLASSES)
     left_out = len(labels) - len(shown)
     said = (
         f"The {len(shown)} of {len(labels):,} classes that are confused most often. Pictures taken for another class "
@@ -45,16 +46,6 @@ def draw_matrix(labels: Sequence[str], matrix: Matrix) -> str:
         '<div class="tl-scroll" tabindex="0" role="region" aria-label="Confusion matrix">'
         f'<table class="{style}"><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )
-
-
-def choose_classes(matrix: Matrix, limit: int = MOST_CLASSES) -> list[int]:
-    """Places of the classes to show, in their order: all, or the `limit` with most mistakes in their row and column."""
-    classes = range(len(matrix))
-    if len(matrix) <= limit:
-        return list(classes)
-    columns = [sum(column) for column in zip(*matrix, strict=True)]
-    mistakes = [sum(matrix[each]) + columns[each] - 2 * matrix[each][each] for each in classes]
-    return sorted(sorted(classes, key=lambda each: -mistakes[each])[:limit])
 
 
 def describe_cell(pictures: int, truth: str, answer: str) -> str:

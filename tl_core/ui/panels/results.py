@@ -74,14 +74,8 @@ def bind(panel: ResultsPanel, session: Session) -> None:
 
     def show(run_id: str | None, token: str) -> dict[Any, Any]:
         nothing = {panel.body: gr.Column(visible=False), panel.shown: ""}
-        if not run_id:
-            return {**nothing, panel.state: hint(_NO_RUN)}
-        try:
-            run = own_run(run_id, token)
-        except TLError as failure:
-            return {**nothing, panel.state: notice_of_error(failure)}
-        said, report = state_of(run)
-        if report is None:
+        said, run, report = find_result(run_id, token, _NO_RUN)
+        if run is None or report is None:
             return {**nothing, panel.state: said}
         return {
             panel.state: said,
@@ -123,6 +117,20 @@ def run_choices(token: str | None) -> Choices:
 def report_word(run: Run) -> str:
     """ "ID@VERSION": another one once the report was written again, as after a control."""
     return f"{run.id}@{run.report_path.stat().st_mtime_ns}"
+
+
+def find_result(
+    run_id: str | None, token: str | None, none_chosen: str
+) -> tuple[str, Run | None, dict[str, Any] | None]:
+    """What is to be said of the asker's run, with the run, and its report where there is a model."""
+    if not run_id:
+        return hint(none_chosen), None, None
+    try:
+        run = own_run(run_id, token)
+    except TLError as failure:
+        return notice_of_error(failure), None, None
+    said, report = state_of(run)
+    return said, run, report
 
 
 def state_of(run: Run) -> tuple[str, dict[str, Any] | None]:

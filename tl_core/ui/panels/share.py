@@ -26,7 +26,7 @@ from tl_core.ui.destinations import (
 )
 from tl_core.ui.events import listen
 from tl_core.ui.markup import hint, notice, notice_of_error, paragraph
-from tl_core.ui.panels.results import run_choices, state_of
+from tl_core.ui.panels.results import find_result, run_choices
 from tl_core.ui.push_form import ANY_NAME, ANY_OWNER, Wanted, example_pictures, suggested_name
 from tl_core.ui.session import Session, own_run
 from tl_core.ui.signin import account_for, is_offered, token_for
@@ -164,14 +164,8 @@ def bind(panel: SharePanel, session: Session, *opened: Any) -> None:
         """What somebody has filled in stays while it is about the same run."""
         fresh = {**unsaid, panel.plan: hint(_READY), panel.card: "", panel.fold: gr.Accordion(open=False)}
         nothing = {**fresh, panel.body: gr.Column(visible=False), panel.shown: ""}
-        if not run_id:
-            return {**nothing, panel.state: hint(_NO_RUN)}
-        try:
-            run = own_run(run_id, token)
-        except TLError as failure:
-            return {**nothing, panel.state: notice_of_error(failure)}
-        said, report = state_of(run)
-        if report is None:
+        said, run, report = find_result(run_id, token, _NO_RUN)
+        if run is None or report is None:
             return {**nothing, panel.state: said}
         now = {panel.state: said, panel.went: history_of(run)}
         if before == run.id:
