@@ -334,7 +334,8 @@ def test_somebody_elses_run_is_as_good_as_none(
     absent = f"{theirs.id}x"
     for handler in ("tick", "stop_run", "stop_now", "resume", "open_run"):
         for run_id in (theirs.id, absent):
-            told = handlers[handler](*((run_id, mine) if handler == "open_run" else (run_id, "", mine)))
+            asked = {"open_run": (run_id, mine), "resume": (run_id, "", mine, None)}
+            told = handlers[handler](*asked.get(handler, (run_id, "", mine)))
             words = [html.unescape(value) for value in told.values() if isinstance(value, str) and value]
             assert len(words) == 1 and f"There is no run '{run_id}' of yours." in words[0]
     assert not theirs.stop_requested()

@@ -23,7 +23,7 @@ from tl_core.sharing import published
 from tl_core.ui import signin
 from tl_core.ui.destinations import shown_card
 from tl_core.ui.house_rules import too_many_images, what_is_allowed, what_is_lost, who_makes_room
-from tl_core.ui.panels import share
+from tl_core.ui.panels import monitor, share
 from tl_core.ui.push_form import as_name, suggested_name
 from tl_core.ui.session import own_run, own_runs, owner_of
 from tl_core.ui.starting import begin, configure
@@ -268,6 +268,22 @@ def test_another_site_cannot_use_who_is_signed_in_here(
     assert not hub.requests
     sign_in(monkeypatch, "1")
     assert "It is on the Hub" in push(handlers, run.id, token=MINE, pasted="", signed=signed)["plan"]
+
+
+def test_a_run_that_is_resumed_takes_the_token_of_who_is_signed_in_if_it_is_to_be_pushed(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[str | None] = []
+    monkeypatch.setattr("tl_core.jobs.enqueue", lambda run, settings, token: given.append(token))
+    resume = handlers_of(monitor)["monitor.resume"]
+    sign_in(monkeypatch, "1")
+    write_json(run.dir / "owner.json", {"owner": owner_of(MINE), "created_ns": 1})
+    signed = gr.OAuthToken(TOKEN, "", int(time.time()) + 60)
+    resume(run.id, "", MINE, signed)
+    write_json(run.dir / "config.json", {**run.config().to_json(), "push_to": "me/leaves"})
+    resume(run.id, "", MINE, signed)
+    resume(run.id, "", MINE, None)
+    assert given == [None, TOKEN, None]
 
 
 def test_an_expired_sign_in_is_said_so(handlers: Handlers, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

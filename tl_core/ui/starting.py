@@ -12,9 +12,11 @@ from gradio import OAuthToken
 
 from tl_core import api
 from tl_core.config import TrainConfig
+from tl_core.delivery import wish_of
 from tl_core.drafts import Draft
 from tl_core.errors import ConfigError, DataError
 from tl_core.limits import surplus_runs, within_limits
+from tl_core.runs import Run
 from tl_core.settings import read_settings
 from tl_core.sources import Ticker
 from tl_core.ui.choices import allowed_model
@@ -107,6 +109,18 @@ def begin(
         return started
 
     return _starts.ask((owner, json.dumps(config.to_json(), sort_keys=True)), start)
+
+
+def go_on(run: Run, signed: OAuthToken | None = None) -> None:
+    """Continue a run of the asker's. Raises JobError, HubError.
+
+    One whose model is to be pushed takes the token of who is `signed` in; where nobody is, it trains all the same, and
+    says that it will not push.
+    """
+    access = None
+    if signed is not None and wish_of(run) is not None and is_offered(settings := read_settings()):
+        access = token_for(None, signed, settings)
+    api.resume_in_background(run.id, token=access)
 
 
 def _within_limits(config: TrainConfig) -> TrainConfig:

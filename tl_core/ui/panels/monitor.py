@@ -14,7 +14,6 @@ from typing import Any
 import gradio as gr
 from gradio.events import api as gradio_api
 
-from tl_core import api
 from tl_core.errors import JobError
 from tl_core.jobs import kill_run, queue_of, request_stop
 from tl_core.runs import LIVE_STATES, RESUMABLE_STATES, Run, RunView
@@ -27,6 +26,7 @@ from tl_core.ui.reading import read_on, size_of
 from tl_core.ui.run_cards import curves_explained, note_list, run_head, run_outcome, stopping_explained
 from tl_core.ui.session import Session, own_run
 from tl_core.ui.slot import slot
+from tl_core.ui.starting import go_on
 
 TICK_SECONDS = 1.5
 LOG_LINES = 200
@@ -189,9 +189,9 @@ def bind(panel: MonitorPanel, session: Session) -> None:
         kill_run(run)
         return placed(look(run, Seen.parse(seen)))
 
-    def resume(run_id: str, seen: str, token: str | None) -> dict[Any, Any]:
+    def resume(run_id: str, seen: str, token: str | None, signed: gr.OAuthToken | None) -> dict[Any, Any]:
         run = own_run(run_id, token)
-        api.resume_in_background(run.id)
+        go_on(run, signed)
         return placed(look(run, Seen.parse(seen)))
 
     @told_to_client
