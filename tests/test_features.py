@@ -5,13 +5,14 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
 
 from tl_core.errors import JobError, ModelError
 from tl_core.ml.feature_store import FeatureStore
-from tl_core.ml.features import compute_features
+from tl_core.ml.features import compute_features, encode_reading_ahead
 
 
 def no_warning(message):
@@ -220,10 +221,14 @@ class Backbone:
         return np.column_stack([values, values**2, np.ones_like(values)])
 
 
+def computed_by(load, encode):
+    return partial(encode_reading_ahead, load=load, encode=encode, workers=2)
+
+
 def test_features_are_in_order_and_equal_pictures_are_computed_once(store):
     backbone = Backbone()
     pictures = numbered(3, 1, 3, 2, 1, 5, 4)
-    features = compute_features(pictures, backbone.load, backbone.encode, store, batch_size=2)
+    features = compute_features(pictures, computed_by(backbone.load, backbone.encode), store, batch_size=2)
     np.testing.assert_array_equal(features[:, 0], [3, 1, 3, 2, 1, 5, 4])
     np.testing.assert_array_equal(features[:, 1], [9, 1, 9, 4, 1, 25, 16])
     assert sorted(backbone.loaded) == [1, 2, 3, 4, 5]
@@ -231,13 +236,12 @@ def test_features_are_in_order_and_equal_pictures_are_computed_once(store):
 
 
 def test_only_what_is_new_is_computed(store):
-    compute_features(numbered(1, 2, 3), Backbone().load, Backbone().encode, store, batch_size=2)
+    compute_features(numbered(1, 2, 3), computed_by(Backbone().load, Backbone().encode), store, batch_size=2)
     backbone = Backbone()
     heard = []
     features = compute_features(
         numbered(4, 3, 2, 1),
-        backbone.load,
-        backbone.encode,
+        computed_by(backbone.load, backbone.encode),
         store,
         batch_size=2,
         progress=lambda done, total: heard.append((done, total)),
@@ -251,7 +255,11 @@ def test_stopping_keeps_what_was_computed(store):
     backbone = Backbone()
     pictures = numbered(*range(10))
     stopped = compute_features(
-        pictures, backbone.load, backbone.encode, store, batch_size=2, should_stop=lambda: len(backbone.batches) == 2
+        pictures,
+        computed_by(backbone.load, backbone.encode),
+        store,
+        batch_size=2,
+        should_stop=lambda: len(backbone.batches) == 2,
     )
     assert stopped is None
     assert store.get_many([picture.digest for picture in pictures])[1] == [f"digest-{value}" for value in range(4, 10)]
@@ -274,7 +282,7 @@ def test_pictures_are_loaded_while_the_backbone_works_and_memory_stays_bounded(s
             before_first_batch.append(len(backbone.loaded))
         return backbone.encode(batch)
 
-    compute_features(numbered(*range(100)), load, encode, store, batch_size=4)
+    compute_features(numbered(*range(100)), computed_by(load, encode), store, batch_size=4)
     assert before_first_batch == [12]
 
 
@@ -285,8 +293,15 @@ def test_an_error_while_loading_ends_the_pass_and_keeps_earlier_batches(store):
         return picture.value
 
     with pytest.raises(OSError, match="gone"):
-        compute_features(numbered(*range(8)), load, Backbone().encode, store, batch_size=2)
+        compute_features(numbered(*range(8)), computed_by(load, Backbone().encode), store, batch_size=2)
     assert store.get_many(["digest-3", "digest-4"])[1] == ["digest-4"]
+
+
+def test_few_pictures_are_divided_among_the_threads(store):
+    backbone = Backbone()
+    encode = computed_by(backbone.load, backbone.encode)
+    compute_features(numbered(*range(10)), encode, store, batch_size=16, threads=4)
+    assert backbone.batches == [3, 3, 3, 1]
 
 
 def test_features_that_are_not_finite_are_refused_by_name_and_not_stored(store):
@@ -294,9 +309,9 @@ def test_features_that_are_not_finite_are_refused_by_name_and_not_stored(store):
         return np.array([[value, np.inf if value == 2 else 1] for value in batch], dtype=np.float32)
 
     with pytest.raises(ModelError, match=r"2\.png"):
-        compute_features(numbered(0, 1, 2, 3), Backbone().load, encode, store, batch_size=4)
+        compute_features(numbered(0, 1, 2, 3), computed_by(Backbone().load, encode), store, batch_size=4)
     assert len(store.get_many([f"digest-{value}" for value in range(4)])[1]) == 4
 
 
 def test_no_pictures_give_no_features(store):
-    assert len(compute_features([], Backbone().load, Backbone().encode, store, batch_size=2)) == 0
+    assert len(compute_features([], computed_by(Backbone().load, Backbone().encode), store, batch_size=2)) == 0

@@ -5,9 +5,12 @@ process. Must not know strategies, heads' training or runs' folders.
 """
 
 import io
+import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -17,8 +20,8 @@ from torch import nn
 from tl_core.images.collection import Picture
 from tl_core.ml.backbone import Backbone, fingerprint, linear_head
 from tl_core.ml.feature_store import FeatureStore
-from tl_core.ml.features import Encoded, compute_features, encode_batches, undivided
-from tl_core.ml.machine import current_device
+from tl_core.ml.features import Encoded, compute_features, encode_reading_ahead, undivided
+from tl_core.ml.machine import current_device, map_side_by_side, threads_side_by_side
 from tl_core.ml.pixels import VERSION, PixelReader
 from tl_core.ml.precision import PLAIN, Precision, prepare
 from tl_core.ml.shards import division
@@ -27,10 +30,12 @@ from tl_core.ml.views import View, ViewReader, views_of
 from tl_core.recorder import Recorder, StopRequested
 from tl_core.settings import Settings
 
-# What a core's cache holds decides: on two cores in bf16 at 224 px a ResNet-18 takes 5.6, 5.0, 6.4 and 7.0 ms for a
-# picture in batches of 8, 16, 32 and 64, a ViT-S 17, 17, 26 and 32 ms.
-FEATURE_BATCH = 16
-ACCELERATOR_FEATURE_BATCH = 32
+# What a core's cache holds decides. Milliseconds for a picture of 224 px in batches of 1, 2, 4, 8 and 16, two cores
+# side by side: ResNet-18 fp32 19, 17, 15, 13, 15, bf16 11, 8, 7, 6, 7; ViT-S bf16 29, 29, 26, 24, 24; MobileNetV2 fp32
+# 12, 10, 13, 19, 20. Of the 96 px of small backbones a batch of 16 is faster by a third than one of 8.
+BATCH_PIXELS = 8 * 224 * 224
+MAX_BATCH = 16
+ACCELERATOR_BATCH = 32
 
 
 def backbone_features(
@@ -79,11 +84,18 @@ def seconds_of_pass(backbone: Backbone, pictures: Sequence[Picture], precision: 
     """About how long features of all `pictures` take, from those of a few; rather too long than too short."""
     head = linear_head(backbone)
     reader = PixelReader(backbone.processor, settings.max_pixels)
-    few = pictures[:FEATURE_BATCH]
+    few = pictures[: feature_batch(backbone.input_size)]
     begun = time.perf_counter()
     pixels = reader.batch([reader.read(picture.path) for picture in few])
     encode_batch(backbone.model, head, pixels.to(current_device()), precision)
     return (time.perf_counter() - begun) / len(few) * len(pictures)
+
+
+def feature_batch(size: tuple[int, int]) -> int:
+    """How many pictures of (height, width) pixels are computed at a time."""
+    if current_device().type != "cpu":
+        return ACCELERATOR_BATCH
+    return max(1, min(MAX_BATCH, BATCH_PIXELS // math.prod(size)))
 
 
 def features_key(backbone: Backbone, precision: Precision, *, mirrored: bool = False) -> str:
@@ -112,8 +124,8 @@ class BackbonePass:
     mirrored: bool
     varied: bool = False
 
-    def begin(self) -> tuple[Callable[[Any], Any], Callable[[list[Any]], np.ndarray]]:
-        """Put the model where it computes; what reads a picture, in any thread, and what encodes those that were."""
+    def _begin(self) -> tuple[Callable[[Any], Any], Callable[[list[Any]], np.ndarray]]:
+        """Put the model where it computes; what reads a picture and what encodes those that were, in any thread."""
         device = current_device()
         model = self.model.to(device).eval()
         prepare(model, self.precision)
@@ -126,7 +138,17 @@ class BackbonePass:
         return read, encode
 
     def encode_batches(self, batches: Sequence[Sequence[Any]]) -> Encoded[Any]:
-        yield from encode_batches(batches, *self.begin(), self.settings.workers)
+        load, encode = self._begin()
+        threads = min(threads_side_by_side(), len(batches))
+        if threads < 2:
+            yield from encode_reading_ahead(batches, load, encode, self.settings.workers)
+            return
+
+        def work(batch: Sequence[Any]) -> np.ndarray:
+            return encode([load(picture) for picture in batch])
+
+        with closing(map_side_by_side(work, batches, threads)) as computed:
+            yield from zip(batches, computed, strict=True)
 
     def _reading(self) -> tuple[Callable[[Any], Any], Callable[[list[Any]], torch.Tensor]]:
         limit = self.settings.max_pixels
@@ -152,15 +174,13 @@ def _computed(
 ) -> np.ndarray:
     """(N, D) float32, computed where the store named by `key` does not know it."""
     settings = work.settings
-    load, encode = work.begin()
     with FeatureStore(settings.features_dir, key, recorder.note, settings.features_bytes) as store:
         features = compute_features(
             pictures,
-            load,
-            encode,
+            work.encode_batches,
             store,
-            batch_size=FEATURE_BATCH if current_device().type == "cpu" else ACCELERATOR_FEATURE_BATCH,
-            workers=settings.workers,
+            batch_size=feature_batch(work.size),
+            threads=threads_side_by_side(),
             progress=recorder.progress,
             should_stop=recorder.run.stop_requested,
             divide=division(work, recorder.say) if divided else undivided,
@@ -172,9 +192,18 @@ def _computed(
 
 
 def encode_batch(model: nn.Module, head: nn.Linear, pixels: torch.Tensor, precision: Precision) -> np.ndarray:
-    """(B, 3, H, W) -> (B, D) float32, read off the input of `head` while the model runs in eval mode."""
+    """(B, 3, H, W) -> (B, D) float32, read off the input of `head` while the model runs in eval mode.
+
+    Other threads may do the same meanwhile.
+    """
     seen: list[torch.Tensor] = []
-    hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    here = get_ident()
+
+    def see(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if get_ident() == here:
+            seen.append(inputs[0])
+
+    hook = head.register_forward_pre_hook(see)
     try:
         with torch.no_grad(), precision.autocast(pixels.device):
             model(pixel_values=pixels)

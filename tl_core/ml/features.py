@@ -1,8 +1,7 @@
 """One pass of the backbone over every picture whose features are not stored yet.
 
-Reading and preprocessing run in a few threads while the backbone works on the batch before; no more than a few batches
-are in memory at a time. Must not know: what a backbone is (it is a function here), where the store lies, which process
-computes a batch.
+Pictures are read while the backbone works on others; no more than a few batches are in memory at a time. Must not know:
+what a backbone is (it is a function here), where the store lies, which thread or process computes a batch.
 """
 
 from collections import deque
@@ -35,41 +34,42 @@ Loaded = TypeVar("Loaded")
 # Batches of pictures and what the backbone makes of each, (B, D), in any order.
 Encoded = Generator[tuple[Sequence[P], Vectors]]
 # Batches, and what computes such as are given to it here; all of them computed, here or elsewhere.
-Division = Callable[[Sequence[Sequence[P]], Callable[[Sequence[Sequence[P]]], Encoded[P]]], Encoded[P]]
+Encoder = Callable[[Sequence[Sequence[P]]], Encoded[P]]
+Division = Callable[[Sequence[Sequence[P]], Encoder[P]], Encoded[P]]
 
 
-def undivided(batches: Sequence[Sequence[P]], here: Callable[[Sequence[Sequence[P]]], Encoded[P]]) -> Encoded[P]:
+def undivided(batches: Sequence[Sequence[P]], here: Encoder[P]) -> Encoded[P]:
     return here(batches)
 
 
 def compute_features(
     pictures: Sequence[P],
-    load: Callable[[P], Loaded],
-    encode: Callable[[list[Loaded]], Vectors],
+    encode: Encoder[P],
     store: FeatureStore,
     *,
     batch_size: int,
-    workers: int = 2,
+    threads: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
     divide: Division[P] = undivided,
 ) -> Vectors | None:
     """Features (N, D) of `pictures`, in their order; None when `should_stop` ended it before the last batch.
 
-    `load` runs in `workers` threads and gives one preprocessed picture; `encode` runs in the caller's thread and gives
-    (B, D) for a list of them. Each batch is stored as soon as it is there, so that nothing is computed twice, now or
-    in a later run; pictures with the same digest are computed once. `progress` hears of (distinct pictures done, all
-    distinct pictures), `should_stop` is asked before every batch. `divide` may have some batches computed elsewhere.
-    Raises what `load` raises, and ModelError where the backbone answers with values that are not finite.
+    Batches have at most `batch_size` pictures, few enough that `threads` have equally much to do. Each is stored as
+    soon as `encode` has computed it, so that nothing is computed twice, now or in a later run; pictures with the same
+    digest are computed once. `progress` hears of (distinct pictures done, all distinct pictures), `should_stop` is
+    asked before every batch. `divide` may have some batches computed elsewhere. Raises what `encode` raises, and
+    ModelError where the backbone answers with values that are not finite.
     """
     distinct = {picture.digest: picture for picture in pictures}
     features, missing = store.get_many(list(distinct))
     rows = {digest: row for row, digest in enumerate(distinct)}
     done = len(distinct) - len(missing)
     progress(done, len(distinct))
-    starts = range(0, len(missing), batch_size)
-    batches = [[distinct[digest] for digest in missing[start : start + batch_size]] for start in starts]
-    with closing(divide(batches, lambda some: encode_batches(some, load, encode, workers))) as computed:
+    size = min(batch_size, -(-len(missing) // threads)) or 1
+    starts = range(0, len(missing), size)
+    batches = [[distinct[digest] for digest in missing[start : start + size]] for start in starts]
+    with closing(divide(batches, encode)) as computed:
         while done < len(distinct):
             if should_stop():
                 return None
@@ -87,13 +87,14 @@ def compute_features(
     return features[[rows[picture.digest] for picture in pictures]]
 
 
-def encode_batches(
+def encode_reading_ahead(
     batches: Sequence[Sequence[P]],
     load: Callable[[P], Loaded],
     encode: Callable[[list[Loaded]], Vectors],
     workers: int,
 ) -> Encoded[P]:
-    """Each of `batches` with its features (B, D) float32, in their order; the next ones are loaded meanwhile."""
+    """Each of `batches` with its features (B, D) float32, in their order; `encode` runs in the caller's thread, while
+    `workers` others load the pictures of the next ones."""
     waiting: deque[list[Future[Loaded]]] = deque()
     pool = ThreadPoolExecutor(workers)
     try:

@@ -25,7 +25,7 @@ from tl_core.ml.backbone_pass import backbone_features, view_features
 from tl_core.ml.data import targets_of
 from tl_core.ml.head_fitting import HeadFitting
 from tl_core.ml.heads import LinearHead
-from tl_core.ml.machine import current_device, describe_machine
+from tl_core.ml.machine import current_device, describe_machine, map_side_by_side, threads_side_by_side
 from tl_core.ml.outcome import Outcome
 from tl_core.ml.precision import MEASURED, Precision, choose_forward_precision
 from tl_core.recorder import Recorder
@@ -110,7 +110,12 @@ def choose_precision(
     chosen = _recall(kept, here) if kept is not None else None
     if chosen is None:
         known = _recall(remembered, here)
-        chosen = choose_forward_precision("auto", model, backbone.input_size, pictures, device, known)
+        threads = threads_side_by_side()
+
+        def choose(share: int) -> Precision:
+            return choose_forward_precision("auto", model, backbone.input_size, share, device, known)
+
+        (chosen,) = map_side_by_side(choose, [-(-pictures // threads)], threads)  # measured as it will be computed
         if chosen != known and chosen.reason.startswith(MEASURED):
             with suppress(OSError):  # then it is measured again
                 remembered.parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ Must not know runs or training.
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from PIL.Image import Image
 from tl_core.errors import DataError, ModelError
 from tl_core.ml.backbone import load_weights, read_architecture
 from tl_core.ml.data import read_picture
-from tl_core.ml.machine import current_device
+from tl_core.ml.machine import current_device, map_side_by_side, threads_side_by_side
+from tl_core.ml.precision import gains_from_channels_last
 from tl_core.ml.preprocessing import load_processor, preprocess, processor_size, reason_of
 from tl_core.sources import ModelSource
 
-BATCH_SIZE = 32
+BATCH_SIZE = 8  # in each of the threads that answer side by side, as measured for features
+ACCELERATOR_BATCH_SIZE = 32
 # Two are asked side by side, before and after a training; more would fill the memory of a page that runs for days.
 KEPT_PREDICTORS = 2
 # Kinds of answer that are no choice of one class: transformers' own pipeline does not put them through a softmax.
@@ -34,7 +37,10 @@ class Predictor:
 
     def __init__(self, model: Any, processor: Any, labels: Sequence[str]) -> None:
         self.device = current_device()
-        self.model = model.to(self.device).eval()
+        # Between operations each convolution would bring its pictures into this layout and back.
+        layout = torch.channels_last if gains_from_channels_last(model) else torch.contiguous_format
+        self.model = model.to(self.device, memory_format=layout).eval()
+        self._layout = layout
         self.processor = processor
         self.labels = list(labels)
 
@@ -60,17 +66,24 @@ class Predictor:
         No more than a batch is in memory at a time. Raises ModelError where the model cannot answer or its answer is
         not finite.
         """
-        for begin in range(0, len(files), BATCH_SIZE):
-            batch = files[begin : begin + BATCH_SIZE]
+        size = BATCH_SIZE if self.device.type == "cpu" else ACCELERATOR_BATCH_SIZE
+        batches = [files[begin : begin + size] for begin in range(0, len(files), size)]
+
+        def work(batch: Sequence[Path]) -> list[np.ndarray | DataError]:
             pictures = [_try_to_read(file, max_pixels) for file in batch]
             readable = [picture for picture in pictures if not isinstance(picture, DataError)]
             judged = iter(self.judge(readable) if readable else ())
-            for file, picture in zip(batch, pictures, strict=True):
-                yield file, (picture if isinstance(picture, DataError) else _finite(next(judged), file))
+            return [picture if isinstance(picture, DataError) else next(judged) for picture in pictures]
+
+        threads = max(1, min(threads_side_by_side(), len(batches)))
+        with closing(map_side_by_side(work, batches, threads)) as answered:
+            for batch, rows in zip(batches, answered, strict=True):
+                for file, row in zip(batch, rows, strict=True):
+                    yield file, row if isinstance(row, DataError) else _finite(row, file)
 
     def judge(self, pictures: Sequence[Image]) -> np.ndarray:
         """(N, C) float32 softmax probabilities of RGB pictures, all at once. Raises ModelError."""
-        pixels = preprocess(self.processor, pictures).to(self.device)
+        pixels = preprocess(self.processor, pictures).to(self.device, memory_format=self._layout)
         try:
             with torch.inference_mode():
                 logits = self.model(pixel_values=pixels).logits.float()

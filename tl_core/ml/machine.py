@@ -1,11 +1,25 @@
-"""What this process computes on. Must not know models or data."""
+"""What this process computes on, and in how many threads. Must not know models or data."""
 
 import os
 import platform
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from threading import Barrier, Lock
+from typing import Any, TypeVar
 
 import torch
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+# Each holds the activations of a batch of its own; on larger machines each computes on several cores.
+MAX_SIDE_BY_SIDE = 8
+# Done while who asks is busy with what came before: enough that no thread waits, few enough to fit in memory.
+ITEMS_AHEAD = 2
+_dividing = Lock()
 
 
 def current_device() -> torch.device:
@@ -18,6 +32,55 @@ def describe_machine() -> dict[str, Any]:
     device = current_device()
     name = torch.cuda.get_device_name() if device.type == "cuda" else _processor_name()
     return {"device": device.type, "name": name, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+
+
+def threads_side_by_side() -> int:
+    """In how many threads many batches are sooner computed, each whole in one of them; 1 on an accelerator.
+
+    Where torch divides each operation among the cores, all wait for the slowest one at its end, and each thread that
+    reads pictures makes one of them slow. On two cores a ResNet-18 at 224 px in bf16 takes 9 to 14 ms for a picture so,
+    and 6 to 8 ms in two threads that do not wait for each other.
+    """
+    return 1 if current_device().type != "cpu" else min(torch.get_num_threads(), MAX_SIDE_BY_SIDE)
+
+
+@contextmanager
+def computing_side_by_side(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """So many threads, among which torch's are divided: each operation takes no more of them than its thread has."""
+    with ThreadPoolExecutor(threads) as pool:
+        with _dividing:
+            whole = torch.get_num_threads()
+            ready = Barrier(threads + 1)
+
+            def take_share() -> None:
+                torch.get_num_threads()  # a thread takes the number of all when it first asks: from then on its own
+                torch.set_num_threads(max(1, whole // threads))
+                ready.wait()
+
+            for _ in range(threads):
+                pool.submit(take_share)
+            ready.wait()
+            torch.set_num_threads(whole)  # of threads to come, which those have set as well
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def map_side_by_side(work: Callable[[A], B], items: Sequence[A], threads: int) -> Generator[B]:
+    """`work` of each item, in their order, in so many threads; no more than a few items ahead of who asks.
+
+    One thread is the caller's own. Raises what `work` raises, when its turn has come.
+    """
+    if threads == 1:
+        yield from map(work, items)
+        return
+    waiting: deque[Future[B]] = deque()
+    with computing_side_by_side(threads) as pool:
+        for place in range(len(items)):
+            for item in items[place + len(waiting) : place + threads + ITEMS_AHEAD]:
+                waiting.append(pool.submit(work, item))
+            yield waiting.popleft().result()
 
 
 def _processor_name() -> str:

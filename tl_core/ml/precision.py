@@ -119,9 +119,8 @@ def choose_forward_precision(
     step(_FIRST_BATCH)
     expected = step(_FIRST_BATCH) / _FIRST_BATCH * pictures
     if expected < LONG_FORWARD_SECONDS:
-        return dataclasses.replace(
-            PLAIN, reason=f"about {expected:.0f} s of computing, too little to gain from fewer bits"
-        )
+        reason = f"about {expected:.0f} s of computing, too little to gain from fewer bits"
+        return Precision("fp32", layouts[-1], reason)
     if remembered is not None:
         return remembered
     seconds = min(MEASURING_SECONDS, MEASURING_SHARE * expected)

@@ -20,7 +20,7 @@ from tl_core.ml.augmentation import Augmentation
 from tl_core.ml.backbone import Backbone, load_backbone
 from tl_core.ml.data import Collator, read_picture
 from tl_core.ml.distillation import Teacher
-from tl_core.ml.machine import current_device
+from tl_core.ml.machine import current_device, map_side_by_side, threads_side_by_side
 from tl_core.ml.memory import checkpoint_activations
 from tl_core.ml.picture_cache import read_reduced
 from tl_core.ml.precision import MEASURING_SECONDS as LONGEST_COMPARING
@@ -44,8 +44,8 @@ COMPARING_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of the backbone alone: for an optimiser step (0 where none is taken), and for a picture that it only
-    looks at. `comparing` is what choosing the precision takes."""
+    """Seconds of the backbone alone: for an optimiser step (0 where none is taken), and for one of many pictures that
+    it only looks at. `comparing` is what choosing the precision takes."""
 
     precision: Precision
     step: float
@@ -149,8 +149,11 @@ def _measure_forward(config: TrainConfig, backbone: Backbone) -> Speed:
     model, size, device = backbone.model, backbone.input_size, current_device()
     precision = choose_forward_precision(config.precision, model, size, 1, device)
     if config.precision == "auto" and device.type == "cpu":
-        precision = Precision("fp32", False, "fewer bits are tried when the run begins, where they could save time")
-    return Speed(precision, 0.0, _seconds_per_picture(_looking(model, size, precision), _BATCH), 0.0)
+        how = "fewer bits are tried when the run begins, where they could save time"
+        precision = Precision("fp32", precision.channels_last, how)
+    threads, looking = threads_side_by_side(), _looking(model, size, precision)
+    (alone,) = map_side_by_side(lambda batch: _seconds_per_picture(looking, batch), [_BATCH], threads)
+    return Speed(precision, 0.0, alone / threads, 0.0)
 
 
 def _measure_training(config: TrainConfig, backbone: Backbone, batch_size: int) -> Speed:
