@@ -39,9 +39,8 @@ from transformers import (  # noqa: E402
 import tl_core  # noqa: E402
 from benchmarks.machine import describe  # noqa: E402
 from benchmarks.plain_trainer import divide, make_trainer, prepared  # noqa: E402
-from tl_core.ml.backbone_pass import feature_batch  # noqa: E402
 from tl_core.ml.libraries import quieten  # noqa: E402
-from tl_core.ml.machine import computing_side_by_side, threads_side_by_side  # noqa: E402
+from tl_core.ml.machine import computing_side_by_side, pictures_at_a_time, threads_side_by_side  # noqa: E402
 from tl_core.ml.precision import Precision, prepare  # noqa: E402
 
 IMPORTING = time.perf_counter() - BEGUN
@@ -95,7 +94,7 @@ def seconds_of_floor(files: Sequence[Path], model_dir: Path, dtype: str) -> tupl
     """
     threads = threads_side_by_side()
     model = AutoModelForImageClassification.from_pretrained(model_dir).eval()
-    pixels = torch.rand(feature_batch((224, 224)), 3, 224, 224)
+    pixels = torch.rand(pictures_at_a_time((224, 224)), 3, 224, 224)
 
     def decode(path: Path) -> None:
         with Image.open(path) as image:

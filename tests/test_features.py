@@ -297,10 +297,10 @@ def test_an_error_while_loading_ends_the_pass_and_keeps_earlier_batches(store):
     assert store.get_many(["digest-3", "digest-4"])[1] == ["digest-4"]
 
 
-def test_few_pictures_are_divided_among_the_threads(store):
+def test_few_pictures_make_as_many_batches_as_can_be_computed_at_a_time(store):
     backbone = Backbone()
     encode = computed_by(backbone.load, backbone.encode)
-    compute_features(numbered(*range(10)), encode, store, batch_size=16, threads=4)
+    compute_features(numbered(*range(10)), encode, store, batch_size=16, least_batches=4)
     assert backbone.batches == [3, 3, 3, 1]
 
 

@@ -1,7 +1,7 @@
 """Threads that compute side by side: what each has of torch's, what is left as it was, the same features."""
 
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from threading import Barrier, Thread, get_ident
@@ -9,17 +9,18 @@ from threading import Barrier, Thread, get_ident
 import numpy as np
 import pytest
 import torch
-from models import save_resnet, save_vit
+from models import SIDE, save_resnet, save_vit
 from pictures import make_folder
 
 from tl_core.config import TrainConfig
 from tl_core.errors import DataError
 from tl_core.ml import backbone_pass, inference
 from tl_core.ml.backbone import linear_head, load_backbone
-from tl_core.ml.backbone_pass import backbone_features
+from tl_core.ml.backbone_pass import backbone_features, view_features
 from tl_core.ml.inference import load_predictor
 from tl_core.ml.machine import ITEMS_AHEAD, computing_side_by_side, map_side_by_side
 from tl_core.ml.precision import PLAIN
+from tl_core.ml.views import ViewReader, views_of
 from tl_core.recorder import Recorder
 from tl_core.runs import create_run
 from tl_core.settings import read_settings
@@ -34,14 +35,17 @@ def threads_of_a_new_one() -> int:
     return found.result(timeout=30)
 
 
-@pytest.mark.parametrize(("whole", "threads", "each"), [(4, 2, 2), (5, 2, 2), (2, 3, 1), (1, 1, 1)])
-def test_threads_are_divided_and_given_back(whole: int, threads: int, each: int) -> None:
+@pytest.mark.parametrize(
+    ("whole", "threads", "each"), [(4, 2, [2, 2]), (5, 3, [2, 2, 1]), (2, 3, [1, 1, 1]), (1, 1, [1])]
+)
+def test_threads_are_divided_and_given_back(whole: int, threads: int, each: list[int]) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(whole)
     try:
         with computing_side_by_side(threads) as pool:
-            shares = [pool.submit(torch.get_num_threads) for _ in range(threads)]
-            assert [share.result() for share in shares] == [each] * threads
+            together = Barrier(threads, timeout=30)  # none of them answers twice
+            shares = [pool.submit(lambda: together.wait() * 0 + torch.get_num_threads()) for _ in range(threads)]
+            assert sorted((share.result() for share in shares), reverse=True) == each
             assert torch.get_num_threads() == whole and threads_of_a_new_one() == whole
         assert torch.get_num_threads() == whole and threads_of_a_new_one() == whole
     finally:
@@ -109,7 +113,38 @@ def test_features_do_not_depend_on_how_many_threads_compute_them(
         run = create_run(TrainConfig.parse({"data": str(photos)}), settings)
         pictures = open_data(str(photos), settings).pictures
         backbone = load_backbone(source, ["a", "b"])
-        head = linear_head(backbone)
-        computed.append(backbone_features(backbone, head, pictures, PLAIN, settings, Recorder(run)))
+        head, recorder = linear_head(backbone), Recorder(run)
+        features = backbone_features(backbone, head, pictures, PLAIN, settings, recorder)
+        views = view_features(backbone, head, pictures, 6, PLAIN, settings, recorder, mirror=True)
+        computed.append(np.concatenate([features[:, None], views], axis=1))
     for features in computed[1:]:
         np.testing.assert_allclose(features, computed[0], rtol=1e-4, atol=1e-5)
+
+
+def test_versions_of_pictures_are_the_same_in_any_thread(tmp_path: Path) -> None:
+    photos = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
+    pictures = open_data(str(photos), read_settings()).pictures
+    processor = load_backbone(save_resnet(tmp_path / "model"), ["a", "b"]).processor
+    reader = ViewReader(processor, (SIDE, SIDE), MAX_PIXELS, mirror=True)
+    batches = [[reader.read(view) for view in views_of([picture], 8)] for picture in pictures]
+    expected = [reader.vary(batch) for batch in batches]
+    before = torch.random.get_rng_state()
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            assert all(map(torch.equal, pool.map(reader.vary, batches), expected))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_thread_that_cannot_be_started_makes_nobody_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, start, started = torch.get_num_threads(), Thread.start, []
+
+    def start_one(thread: Thread) -> None:
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(Thread, "start", start_one)
+    with pytest.raises(RuntimeError, match="can't start"), computing_side_by_side(3):
+        pytest.fail("began")
+    assert torch.get_num_threads() == before

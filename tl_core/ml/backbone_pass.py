@@ -5,7 +5,6 @@ process. Must not know strategies, heads' training or runs' folders.
 """
 
 import io
-import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -20,8 +19,8 @@ from torch import nn
 from tl_core.images.collection import Picture
 from tl_core.ml.backbone import Backbone, fingerprint, linear_head
 from tl_core.ml.feature_store import FeatureStore
-from tl_core.ml.features import Encoded, compute_features, encode_reading_ahead, undivided
-from tl_core.ml.machine import current_device, map_side_by_side, threads_side_by_side
+from tl_core.ml.features import Encoded, Encoder, compute_features, encode_reading_ahead, undivided
+from tl_core.ml.machine import current_device, map_side_by_side, pictures_at_a_time, threads_side_by_side
 from tl_core.ml.pixels import VERSION, PixelReader
 from tl_core.ml.precision import PLAIN, Precision, prepare
 from tl_core.ml.shards import division
@@ -29,13 +28,6 @@ from tl_core.ml.views import VERSION as VIEWS_VERSION
 from tl_core.ml.views import View, ViewReader, views_of
 from tl_core.recorder import Recorder, StopRequested
 from tl_core.settings import Settings
-
-# What a core's cache holds decides. Milliseconds for a picture of 224 px in batches of 1, 2, 4, 8 and 16, two cores
-# side by side: ResNet-18 fp32 19, 17, 15, 13, 15, bf16 11, 8, 7, 6, 7; ViT-S bf16 29, 29, 26, 24, 24; MobileNetV2 fp32
-# 12, 10, 13, 19, 20. Of the 96 px of small backbones a batch of 16 is faster by a third than one of 8.
-BATCH_PIXELS = 8 * 224 * 224
-MAX_BATCH = 16
-ACCELERATOR_BATCH = 32
 
 
 def backbone_features(
@@ -82,20 +74,21 @@ def view_features(
 
 def seconds_of_pass(backbone: Backbone, pictures: Sequence[Picture], precision: Precision, settings: Settings) -> float:
     """About how long features of all `pictures` take, from those of a few; rather too long than too short."""
-    head = linear_head(backbone)
-    reader = PixelReader(backbone.processor, settings.max_pixels)
-    few = pictures[: feature_batch(backbone.input_size)]
+    head, size = linear_head(backbone), backbone.input_size
+    encode = BackbonePass(backbone.model, head, backbone.processor, size, precision, settings, False).encoder()
+    batch = pictures_at_a_time(size)
+    few = pictures[: batch * threads_side_by_side()]
     begun = time.perf_counter()
-    pixels = reader.batch([reader.read(picture.path) for picture in few])
-    encode_batch(backbone.model, head, pixels.to(current_device()), precision)
-    return (time.perf_counter() - begun) / len(few) * len(pictures)
+    computed = sum(len(encoded) for _, encoded in encode([few[at : at + batch] for at in range(0, len(few), batch)]))
+    taken = time.perf_counter() - begun
+    prepare(backbone.model, PLAIN)
+    return taken / computed * len(pictures)
 
 
-def feature_batch(size: tuple[int, int]) -> int:
-    """How many pictures of (height, width) pixels are computed at a time."""
-    if current_device().type != "cpu":
-        return ACCELERATOR_BATCH
-    return max(1, min(MAX_BATCH, BATCH_PIXELS // math.prod(size)))
+def pictures_read_at_a_time(settings: Settings) -> int:
+    """In how many threads pictures are read while others pass the backbone."""
+    threads = threads_side_by_side()
+    return threads if threads > 1 else settings.workers
 
 
 def features_key(backbone: Backbone, precision: Precision, *, mirrored: bool = False) -> str:
@@ -137,18 +130,22 @@ class BackbonePass:
 
         return read, encode
 
-    def encode_batches(self, batches: Sequence[Sequence[Any]]) -> Encoded[Any]:
+    def encoder(self) -> Encoder[Any]:
+        """What computes batches, ready to begin."""
         load, encode = self._begin()
-        threads = min(threads_side_by_side(), len(batches))
-        if threads < 2:
-            yield from encode_reading_ahead(batches, load, encode, self.settings.workers)
-            return
 
         def work(batch: Sequence[Any]) -> np.ndarray:
             return encode([load(picture) for picture in batch])
 
-        with closing(map_side_by_side(work, batches, threads)) as computed:
-            yield from zip(batches, computed, strict=True)
+        def encode_batches(batches: Sequence[Sequence[Any]]) -> Encoded[Any]:
+            threads = min(threads_side_by_side(), len(batches))
+            if threads < 2:
+                yield from encode_reading_ahead(batches, load, encode, self.settings.workers)
+                return
+            with closing(map_side_by_side(work, batches, threads)) as computed:
+                yield from zip(batches, computed, strict=True)
+
+        return encode_batches
 
     def _reading(self) -> tuple[Callable[[Any], Any], Callable[[list[Any]], torch.Tensor]]:
         limit = self.settings.max_pixels
@@ -173,14 +170,14 @@ def _computed(
     work: BackbonePass, pictures: Sequence[Picture | View], key: str, recorder: Recorder, *, divided: bool = True
 ) -> np.ndarray:
     """(N, D) float32, computed where the store named by `key` does not know it."""
-    settings = work.settings
+    settings, encode = work.settings, work.encoder()
     with FeatureStore(settings.features_dir, key, recorder.note, settings.features_bytes) as store:
         features = compute_features(
             pictures,
-            work.encode_batches,
+            encode,
             store,
-            batch_size=feature_batch(work.size),
-            threads=threads_side_by_side(),
+            batch_size=pictures_at_a_time(work.size),
+            least_batches=threads_side_by_side(),
             progress=recorder.progress,
             should_stop=recorder.run.stop_requested,
             divide=division(work, recorder.say) if divided else undivided,

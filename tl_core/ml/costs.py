@@ -17,6 +17,9 @@ from tl_core.files import read_json, write_json
 from tl_core.settings import Settings
 from tl_core.sources import ModelSource
 
+# To be changed with the way of measuring, so that what was measured in another is not compared with this.
+_MEASURED_AS = "side by side"
+
 
 def cost_of(backbone: Backbone, settings: Settings, *, measure: bool) -> float | None:
     """Seconds that an embedded backbone takes for a picture of its size.
@@ -64,7 +67,7 @@ def _key(backbone: Backbone) -> str | None:
         weights = (backbone.path / "model.safetensors").stat()
     except OSError:
         return None
-    about = (backbone.path.name, weights.st_size, weights.st_mtime_ns, platform.node(), version("torch"))
+    about = (_MEASURED_AS, backbone.path.name, weights.st_size, weights.st_mtime_ns, platform.node(), version("torch"))
     return "|".join(map(str, (*about, *_circumstances())))
 
 

@@ -48,14 +48,14 @@ def compute_features(
     store: FeatureStore,
     *,
     batch_size: int,
-    threads: int = 1,
+    least_batches: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
     divide: Division[P] = undivided,
 ) -> Vectors | None:
     """Features (N, D) of `pictures`, in their order; None when `should_stop` ended it before the last batch.
 
-    Batches have at most `batch_size` pictures, few enough that `threads` have equally much to do. Each is stored as
+    Batches have at most `batch_size` pictures, and fewer where there would not be `least_batches`. Each is stored as
     soon as `encode` has computed it, so that nothing is computed twice, now or in a later run; pictures with the same
     digest are computed once. `progress` hears of (distinct pictures done, all distinct pictures), `should_stop` is
     asked before every batch. `divide` may have some batches computed elsewhere. Raises what `encode` raises, and
@@ -66,7 +66,7 @@ def compute_features(
     rows = {digest: row for row, digest in enumerate(distinct)}
     done = len(distinct) - len(missing)
     progress(done, len(distinct))
-    size = min(batch_size, -(-len(missing) // threads)) or 1
+    size = min(batch_size, -(-len(missing) // least_batches)) or 1
     starts = range(0, len(missing), size)
     batches = [[distinct[digest] for digest in missing[start : start + size]] for start in starts]
     with closing(divide(batches, encode)) as computed:

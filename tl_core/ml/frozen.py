@@ -115,7 +115,7 @@ def choose_precision(
         def choose(share: int) -> Precision:
             return choose_forward_precision("auto", model, backbone.input_size, share, device, known)
 
-        (chosen,) = map_side_by_side(choose, [-(-pictures // threads)], threads)  # measured as it will be computed
+        (chosen,) = map_side_by_side(choose, [-(-pictures // threads)], threads)  # in a thread as they compute
         if chosen != known and chosen.reason.startswith(MEASURED):
             with suppress(OSError):  # then it is measured again
                 remembered.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ Must not know runs or training.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,11 @@ from PIL.Image import Image
 from tl_core.errors import DataError, ModelError
 from tl_core.ml.backbone import load_weights, read_architecture
 from tl_core.ml.data import read_picture
-from tl_core.ml.machine import current_device, map_side_by_side, threads_side_by_side
+from tl_core.ml.machine import current_device, map_side_by_side, pictures_at_a_time, threads_side_by_side
 from tl_core.ml.precision import gains_from_channels_last
 from tl_core.ml.preprocessing import load_processor, preprocess, processor_size, reason_of
 from tl_core.sources import ModelSource
 
-BATCH_SIZE = 8  # in each of the threads that answer side by side, as measured for features
-ACCELERATOR_BATCH_SIZE = 32
 # Two are asked side by side, before and after a training; more would fill the memory of a page that runs for days.
 KEPT_PREDICTORS = 2
 # Kinds of answer that are no choice of one class: transformers' own pipeline does not put them through a softmax.
@@ -38,9 +36,9 @@ class Predictor:
     def __init__(self, model: Any, processor: Any, labels: Sequence[str]) -> None:
         self.device = current_device()
         # Between operations each convolution would bring its pictures into this layout and back.
-        layout = torch.channels_last if gains_from_channels_last(model) else torch.contiguous_format
-        self.model = model.to(self.device, memory_format=layout).eval()
-        self._layout = layout
+        gains = self.device.type == "cpu" and gains_from_channels_last(model)
+        self._layout = torch.channels_last if gains else torch.contiguous_format
+        self.model = model.to(self.device, memory_format=self._layout).eval()
         self.processor = processor
         self.labels = list(labels)
 
@@ -52,30 +50,32 @@ class Predictor:
     ) -> np.ndarray:
         """(N, C) float32 softmax probabilities of image files. Raises as `answer`, and DataError for a broken file."""
         rows = np.zeros((len(files), len(self.labels)), np.float32)
-        for number, (_, row) in enumerate(self.answer(files, max_pixels)):
-            if isinstance(row, DataError):
-                raise row
-            rows[number] = row
-            if progress is not None:
-                progress(number + 1, len(files))
+        with closing(self.answer(files, max_pixels)) as answers:
+            for number, (_, row) in enumerate(answers):
+                if isinstance(row, DataError):
+                    raise row
+                rows[number] = row
+                if progress is not None:
+                    progress(number + 1, len(files))
         return rows
 
-    def answer(self, files: Sequence[Path], max_pixels: int) -> Iterator[tuple[Path, np.ndarray | DataError]]:
+    def answer(self, files: Sequence[Path], max_pixels: int) -> Generator[tuple[Path, np.ndarray | DataError]]:
         """Each file with its softmax probabilities (C,) by the checkpoint's own processor, or why it cannot be read.
 
-        No more than a batch is in memory at a time. Raises ModelError where the model cannot answer or its answer is
-        not finite.
+        In each thread no more than one picture is in memory as large as it is, and a batch as the model sees it. Raises
+        ModelError where the model cannot answer or its answer is not finite.
         """
-        size = BATCH_SIZE if self.device.type == "cpu" else ACCELERATOR_BATCH_SIZE
+        threads = threads_side_by_side()
+        size = max(1, min(pictures_at_a_time(processor_size(self.processor)), -(-len(files) // threads)))
         batches = [files[begin : begin + size] for begin in range(0, len(files), size)]
 
         def work(batch: Sequence[Path]) -> list[np.ndarray | DataError]:
-            pictures = [_try_to_read(file, max_pixels) for file in batch]
-            readable = [picture for picture in pictures if not isinstance(picture, DataError)]
-            judged = iter(self.judge(readable) if readable else ())
-            return [picture if isinstance(picture, DataError) else next(judged) for picture in pictures]
+            read = [self._try_to_read(file, max_pixels) for file in batch]
+            readable = [pixels for pixels in read if not isinstance(pixels, DataError)]
+            judged = iter(self._judge(torch.stack(readable)) if readable else ())
+            return [pixels if isinstance(pixels, DataError) else next(judged) for pixels in read]
 
-        threads = max(1, min(threads_side_by_side(), len(batches)))
+        threads = max(1, min(threads, len(batches)))
         with closing(map_side_by_side(work, batches, threads)) as answered:
             for batch, rows in zip(batches, answered, strict=True):
                 for file, row in zip(batch, rows, strict=True):
@@ -83,7 +83,10 @@ class Predictor:
 
     def judge(self, pictures: Sequence[Image]) -> np.ndarray:
         """(N, C) float32 softmax probabilities of RGB pictures, all at once. Raises ModelError."""
-        pixels = preprocess(self.processor, pictures).to(self.device, memory_format=self._layout)
+        return self._judge(preprocess(self.processor, pictures))
+
+    def _judge(self, pixels: torch.Tensor) -> np.ndarray:
+        pixels = pixels.to(self.device, memory_format=self._layout)
         try:
             with torch.inference_mode():
                 logits = self.model(pixel_values=pixels).logits.float()
@@ -93,19 +96,19 @@ class Predictor:
                 f"the model cannot take the pictures that its own processor makes, {width} × {height} pixels in three "
                 f"channels: {reason_of(failure)}"
             ) from failure
-        if tuple(logits.shape) != (len(pictures), len(self.labels)):
+        if tuple(logits.shape) != (len(pixels), len(self.labels)):
             raise ModelError(
-                f"the model answers {len(pictures)} pictures with an array of shape {tuple(logits.shape)}, but has "
+                f"the model answers {len(pixels)} pictures with an array of shape {tuple(logits.shape)}, but has "
                 f"names for {len(self.labels)} classes; its config.json does not belong to its weights"
             )
         return logits.softmax(-1).cpu().numpy()
 
-
-def _try_to_read(file: Path, max_pixels: int) -> Image | DataError:
-    try:
-        return read_picture(file, max_pixels)
-    except DataError as failure:
-        return failure
+    def _try_to_read(self, file: Path, max_pixels: int) -> torch.Tensor | DataError:
+        """(3, H, W) as the processor makes them."""
+        try:
+            return preprocess(self.processor, [read_picture(file, max_pixels)])[0]
+        except DataError as failure:
+            return failure
 
 
 def _finite(row: np.ndarray, file: Path) -> np.ndarray:

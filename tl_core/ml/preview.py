@@ -15,7 +15,7 @@ from tl_core.images.splits import Division
 from tl_core.images.wording import count, spoken_pace
 from tl_core.ml.augmentation import Augmentation
 from tl_core.ml.backbone import Backbone, find_head
-from tl_core.ml.backbone_pass import features_key, views_key
+from tl_core.ml.backbone_pass import features_key, pictures_read_at_a_time, views_key
 from tl_core.ml.control import MIN_SECONDS
 from tl_core.ml.evaluation import parity_images
 from tl_core.ml.feature_store import missing_features
@@ -169,7 +169,7 @@ def _forecast_frozen(config: TrainConfig, inputs: Inputs, settings: Settings) ->
     backbone, division, pictures = inputs.backbone, inputs.division, inputs.collection.pictures
     speed = backbone_speed(config, backbone)
     reading = reading_speed(backbone, pictures, settings)
-    each = speed.forward + reading.asked / settings.workers
+    each = speed.forward + reading.asked / pictures_read_at_a_time(settings)
     missing = _missing(backbone, pictures, speed.precision, settings)
     views = _missing_views(config, inputs, speed.precision, settings)
     taught = len(division.train) * (1 + config.views)
@@ -221,7 +221,7 @@ def _forecast_training(
     before = speed.comparing
     if _asks_mirror(config):
         asked = min(MAX_IMAGES, train + validation)
-        before += 2 * asked * (speed.forward + reading.asked / settings.workers)
+        before += 2 * asked * (speed.forward + reading.asked / pictures_read_at_a_time(settings))
         before += _seconds_of_fit(inputs, asked, 2)  # of its folds only the first compares strengths
     if config.strategy == "lp-ft":
         before += 2 * train * (reading.varied + speed.forward) + look + _seconds_of_fit(inputs, train, 1)

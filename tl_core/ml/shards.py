@@ -2,8 +2,8 @@
 
 The first process does whatever was asked for, as if it were alone: it has the run folder, the feature store, the
 terminal. The others wait until it announces a pass. Then each computes every so-manieth batch, all exchange what they
-have in rounds, and the first one stores it. Batches are made of the same pictures as in one process, so that features
-are the same too. Must not know what features are for, or what a run is.
+have in rounds, and the first one stores it. Features are those of one process but for rounding. Must not know what
+features are for, or what a run is.
 """
 
 import atexit
@@ -21,7 +21,7 @@ import torch.distributed as dist
 
 from tl_core.errors import JobError, TLError
 from tl_core.ml.feature_store import Vectors
-from tl_core.ml.features import Division, Encoded, undivided
+from tl_core.ml.features import Division, Encoded, Encoder, undivided
 
 R = TypeVar("R")
 
@@ -39,7 +39,7 @@ MEETING_TIMEOUT = timedelta(minutes=5)  # for all processes to have loaded torch
 class Pass(Protocol):
     """What computes features, and can be sent to another process."""
 
-    def encode_batches(self, batches: Sequence[Sequence[Any]]) -> Encoded[Any]: ...
+    def encoder(self) -> Encoder[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Team:
         before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             while isinstance(heard := self._say(None), _Announced):
-                for _ in self._compute(heard, heard.work.encode_batches):
+                for _ in self._compute(heard, heard.work.encoder()):
                     pass  # the first process keeps it
         except _LostError as failure:  # one of the others is enough to say so
             raise SystemExit(f"process {self.index}: {failure}" if self.index == 1 else 1) from failure
@@ -235,8 +235,13 @@ def _meet() -> Team:
     except RuntimeError as failure:
         raise JobError(f"the other processes of the launcher cannot be reached: {failure}") from failure
     # Else its threads are still there when the interpreter's end destroys them, which at times aborts the process.
-    atexit.register(dist.destroy_process_group)
+    atexit.register(_take_leave)
     return Team(state.process_index, state.num_processes, waiting, working)
+
+
+def _take_leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 @contextmanager

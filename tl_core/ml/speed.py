@@ -20,7 +20,7 @@ from tl_core.ml.augmentation import Augmentation
 from tl_core.ml.backbone import Backbone, load_backbone
 from tl_core.ml.data import Collator, read_picture
 from tl_core.ml.distillation import Teacher
-from tl_core.ml.machine import current_device, map_side_by_side, threads_side_by_side
+from tl_core.ml.machine import current_device, map_side_by_side, pictures_at_a_time, threads_side_by_side
 from tl_core.ml.memory import checkpoint_activations
 from tl_core.ml.picture_cache import read_reduced
 from tl_core.ml.precision import MEASURING_SECONDS as LONGEST_COMPARING
@@ -152,7 +152,8 @@ def _measure_forward(config: TrainConfig, backbone: Backbone) -> Speed:
         how = "fewer bits are tried when the run begins, where they could save time"
         precision = Precision("fp32", precision.channels_last, how)
     threads, looking = threads_side_by_side(), _looking(model, size, precision)
-    (alone,) = map_side_by_side(lambda batch: _seconds_per_picture(looking, batch), [_BATCH], threads)
+    batch = pictures_at_a_time(size)
+    (alone,) = map_side_by_side(lambda images: _seconds_per_picture(looking, images), [batch], threads)
     return Speed(precision, 0.0, alone / threads, 0.0)
 
 

@@ -4,6 +4,7 @@ Evaluation uses the processor itself; only training has transforms of its own. M
 """
 
 from collections.abc import Iterable, Sequence
+from threading import Lock
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ COLOUR_CHANGE = 0.2
 # RandAugment takes at which step for a ResNet-50 (Cubuk et al. 2020, section 4.3).
 STRENGTHS = 31
 RAND_OPERATIONS, RAND_STRENGTH = 2, 9
+_drawing = Lock()
 
 
 class Normalisation:
@@ -82,7 +84,8 @@ class TrainTransform:
 
     def __call__(self, pictures: Iterable[Image], epoch: int, indices: Sequence[int]) -> list[torch.Tensor]:
         made = []
-        with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
+        # torchvision draws from the global generator, of which there is one for all threads.
+        with _drawing, torch.random.fork_rng(devices=[]):
             for index, picture in zip(indices, pictures, strict=True):
                 torch.default_generator.manual_seed(stream_seed(self.seed, epoch, [index]))
                 made.append(self.steps(picture))
