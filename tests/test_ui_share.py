@@ -174,6 +174,27 @@ def test_what_is_there_is_replaced_only_as_it_was_said(handlers: Handlers, run: 
     assert "pytorch_model.bin" not in hub.repos["me/leaves"].files
 
 
+@pytest.mark.parametrize("changed", ["me/leaves", "spaces/me/leaves-demo"])
+def test_a_file_that_somebody_changed_under_its_name_since_is_not_replaced(
+    handlers: Handlers, run: Run, hub: Hub, changed: str
+) -> None:
+    hub.repos["me/leaves"] = Repo({"README.md": b"mine"})
+    hub.repos["spaces/me/leaves-demo"] = Repo(
+        {"README.md": b"mine", "app.py": b"mine"}, history=[{}], messages=["", ""]
+    )
+    form = [None, "me", "leaves", False, True, False]
+    said = told(handlers["share.look"](run.id, "", TOKEN, *form))["the changes that were shown"]
+    assert said == told(handlers["share.look"](run.id, "", TOKEN, *form))["the changes that were shown"]
+    hub.repos[changed].put("quicker", {"README.md": b"theirs"})
+    hub.received.clear()
+    over = handlers["share.send_over"]
+    again = told(over(run.id, "", TOKEN, said, *form))
+    assert "has changed since you looked" in again["notice"] and again["replace"].visible
+    assert hub.repos[changed].files["README.md"] == b"theirs" and hub.bytes_of("PUT") == 0
+    assert not [request for request, _ in hub.received if "/commit/" in request] and published(run) == []
+    assert "It is on the Hub" in told(over(run.id, "", TOKEN, again["the changes that were shown"], *form))["plan"]
+
+
 def test_an_interrupted_push_goes_on(handlers: Handlers, run: Run, hub: Hub) -> None:
     hub.fail("POST", "/commit/", 1, 403)
     failed = push(handlers, run.id)
