@@ -32,6 +32,8 @@ class Repo:
     history: list[Files] = field(default_factory=list)  # what main held before, oldest first
     messages: list[str] = field(default_factory=lambda: ["initial commit"])
     sdk: str | None = None
+    secrets: dict[str, str] = field(default_factory=dict)  # of a Space; nobody can read them back
+    variables: dict[str, str] = field(default_factory=dict)  # of a Space
     made_by: str | None = None  # the token that it was created with
     unseen: int = 0  # so many questions about it are still answered as if it were not there
 
