@@ -1,6 +1,7 @@
 """Share, its handlers: whose runs and tokens it takes, what it says before it sends, and that a token stays nowhere."""
 
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -172,6 +173,16 @@ def test_what_is_there_is_replaced_only_as_it_was_said(handlers: Handlers, run: 
     done = told(over(run.id, "", TOKEN, again["the changes that were shown"], *form))
     assert "It is on the Hub" in done["plan"] and set(hub.repos["me/leaves"].files) > {"notes.txt", "model.safetensors"}
     assert "pytorch_model.bin" not in hub.repos["me/leaves"].files
+
+
+def test_who_waits_is_told_in_bytes_how_much_has_left(handlers: Handlers, run: Run, hub: Hub) -> None:
+    shown: list[tuple[float, str]] = []
+    form = [None, "me", "leaves", False, True, False]
+    handlers["share.send"](run.id, "", TOKEN, *form, progress=lambda share, desc: shown.append((share, desc)))
+    for kind in ("model", "space"):
+        shares, words = zip(*[tick for tick in shown if tick[1].startswith(f"sending the {kind}: ")], strict=True)
+        assert list(shares) == sorted(shares) and (shares[0], shares[-1]) == (0, 1)
+        assert all(re.match(r"sending the \w+: [\d.,]+ (bytes|kB|MB) of [\d.]+ (kB|MB)", word) for word in words)
 
 
 @pytest.mark.parametrize("changed", ["me/leaves", "spaces/me/leaves-demo"])
