@@ -55,7 +55,7 @@ def serve(repos: Mapping[str, Repo]) -> Iterator[Hub]:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    _unheard = False
+    _unheard = _halved = False
 
     def do_GET(self) -> None:
         self._answer()
@@ -65,6 +65,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         self.hub.requests.append(f"{self.command} {self.path}")
         self.hub.tokens.append(self._token)
+        if wanted := self.headers.get("Range"):
+            self.hub.ranges.append((self.path, wanted))
         fault, length = self.hub.fault_for(self.command, self.path), int(self.headers.get("Content-Length", 0))
         if fault and fault.kind == "cut":
             self.rfile.read(length // 2)
@@ -83,6 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault and fault.kind == "wrong-hash":
             body = bytes([body[0] ^ 1]) + body[1:]
         self._unheard = bool(fault) and fault.kind == "unheard"
+        self._halved = bool(fault) and fault.kind == "half"
         self._go_on(body)
 
     def _go_on(self, body: bytes) -> None:
@@ -202,6 +205,9 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {"Content-Length": str(len(body)), "Connection": "close", **headers}.items():
             self.send_header(name, value)
         self.end_headers()
+        if self._halved:
+            self.wfile.write(body[: len(body) // 2])
+            return self._hang_up()
         if self.command != "HEAD":
             self.wfile.write(body)
 

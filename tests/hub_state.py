@@ -32,6 +32,8 @@ class Repo:
     history: list[Files] = field(default_factory=list)  # what main held before, oldest first
     messages: list[str] = field(default_factory=lambda: ["initial commit"])
     sdk: str | None = None
+    secrets: dict[str, str] = field(default_factory=dict)  # of a Space; nobody can read them back
+    variables: dict[str, str] = field(default_factory=dict)  # of a Space
     made_by: str | None = None  # the token that it was created with
     unseen: int = 0  # so many questions about it are still answered as if it were not there
 
@@ -78,6 +80,7 @@ class Person:
 class Fault:
     """`kind`: a status (401, 403, 404, 409, 429, 500, …); "cut": the connection ends amid what is received;
     "wrong-hash": what arrives is damaged; "unheard": all is done, and the connection ends before the answer;
+    "half": the answer ends in its middle, though its length was said to be the whole;
     "silent": no answer until `Hub.awake` is set; "gateway": a page of words and status 502;
     "slow": the answer, after a second."""
 
@@ -99,6 +102,7 @@ class Hub:
     requests: list[str] = field(default_factory=list)  # "GET /api/models/…"
     received: list[tuple[str, int]] = field(default_factory=list)  # the same, and the bytes of its body
     tokens: list[str] = field(default_factory=list)  # of each request, "" for none
+    ranges: list[tuple[str, str]] = field(default_factory=list)  # requests for a part of something, and which part
     people: dict[str, Person] = field(default_factory=dict)  # token: whose
     objects: dict[str, bytes] = field(default_factory=dict)  # the large-file storage: SHA-256: content
     parts: dict[tuple[str, int], bytes] = field(default_factory=dict)

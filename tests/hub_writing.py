@@ -1,4 +1,4 @@
-"""What the small Hub of the tests answers where it is written to: repositories, large files, commits.
+"""What the small Hub of the tests answers where it is written to: repositories, large files, commits, variables.
 
 Shapes as huggingface_hub sends and expects them; refusals with the statuses and words of the Hub.
 """
@@ -19,6 +19,7 @@ KINDS = ("models", "datasets", "spaces")
 SDKS = ("docker", "gradio", "static", "streamlit")
 ATTRIBUTES = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
 SPACE_CARD = b"---\ntitle: New\nsdk: gradio\n---\n\nCheck out the configuration reference\n"
+_DAY = "2026-01-01T00:00:00.000Z"
 _NAME = re.compile(r"[\w.-]{1,96}")
 _FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)^---\s*$", re.DOTALL | re.MULTILINE)
 _LFS = re.compile(r"/(?:(datasets|spaces)/)?([^/]+/[^/]+)\.git/info/lfs/objects/(batch|verify)")
@@ -73,7 +74,9 @@ def answer(hub: Hub, asked: Asked) -> Answer | None:
     name = f"{owner}/{short}" if kind == "models" else f"{kind}/{owner}/{short}"
     if verb == "commits":
         return _commits(hub.repos[name]) if name in hub.repos else None
-    if verb not in _VERBS:
+    if kind == "spaces" and verb == "runtime":
+        return _runtime(hub.repos[name]) if name in hub.repos else None
+    if verb not in _VERBS or (verb in _OF_SPACES and kind != "spaces"):
         return None
     return _VERBS[verb](_writable(hub, asked, name), hub, asked, name)
 
@@ -223,8 +226,7 @@ def _commits(repo: Repo) -> Answer:
     """Newest first."""
     told = zip([*repo.history, repo.files], repo.messages[-len(repo.history) - 1 :], strict=True)
     entries = [
-        {"id": commit(files), "title": message, "message": "", "authors": [], "date": "2026-01-01T00:00:00.000Z"}
-        for files, message in told
+        {"id": commit(files), "title": message, "message": "", "authors": [], "date": _DAY} for files, message in told
     ]
     return Answer(entries[::-1])
 
@@ -234,4 +236,35 @@ def _may(repo: Repo, hub: Hub, asked: Asked, name: str) -> Answer:
     return Answer({})
 
 
-_VERBS = {"preupload": _preupload, "commit": _commit, "auth-check": _may}
+def _secrets(repo: Repo, hub: Hub, asked: Asked, name: str) -> Answer:
+    _keep(repo.secrets, asked)
+    return Answer({key: {"updatedAt": _DAY} for key in repo.secrets} if asked.method == "GET" else "")
+
+
+def _variables(repo: Repo, hub: Hub, asked: Asked, name: str) -> Answer:
+    _keep(repo.variables, asked)
+    return Answer({key: {"value": value, "updatedAt": _DAY} for key, value in repo.variables.items()})
+
+
+def _keep(kept: dict[str, str], asked: Asked) -> None:
+    if asked.method == "POST":
+        kept[asked.json["key"]] = asked.json["value"]
+    elif asked.method == "DELETE":
+        kept.pop(asked.json["key"], None)
+
+
+def _runtime(repo: Repo) -> Answer:
+    """As of one that has been built; what a person reads, with or without a token."""
+    hardware = {"current": "cpu-basic", "requested": "cpu-basic"}
+    stage = "RUNNING" if "app.py" in repo.files else "NO_APP_FILE"
+    return Answer({"stage": stage, "hardware": hardware, "gcTimeout": 172800, "storage": None})
+
+
+_OF_SPACES = ("secrets", "variables")
+_VERBS = {
+    "preupload": _preupload,
+    "commit": _commit,
+    "auth-check": _may,
+    "secrets": _secrets,
+    "variables": _variables,
+}

@@ -50,6 +50,15 @@ def test_the_card_tells_what_it_is_how_good_and_how_it_was_made() -> None:
     assert cells["torch"] == "2.15.0"
 
 
+def test_the_card_says_what_the_model_is_not_for() -> None:
+    report = a_report(["cat", "dog"])
+    for card in (render_card({}, {}), render_card(report, {})):
+        part = card.partition("\n## What it is not for\n")[2].partition("\n## ")[0]
+        assert 'no "none of these": a picture of anything else gets one of its classes all the same' in part
+        assert "The figures hold for pictures like those it was measured on" in part
+        assert "Nothing here was tested for decisions about people, their health, rights or safety" in part
+
+
 def test_figures_have_their_intervals_where_the_report_has_them() -> None:
     report = a_report(["cat", "dog"])
     report["metrics"]["macro_f1_ci"] = [0.8, 0.9]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_faults import FAULTS
 from hub_server import CLOSED, Hub, Person, Repo, UseHub
 from huggingface_hub import ModelCard
 
@@ -226,18 +227,6 @@ def test_a_demo_that_fails_does_not_hide_where_the_model_is(run: Run, mine: Hub,
 
 
 # Every way to fail
-
-FAULTS = {
-    "401": ("GET", "whoami", 401, "does not accept this access token"),
-    "403 to create": ("POST", "repos/create", 403, "does not let this access token"),
-    "403 to commit": ("POST", "/commit/", 403, "does not let this access token"),
-    "409": ("POST", "/commit/", 409, "somebody else changed"),
-    "429": ("POST", "/commit/", 429, "too many requests"),
-    "500": ("POST", "/commit/", 500, "try again later"),
-    "cut": ("PUT", "/storage/", "cut", "broke while"),
-    "wrong hash": ("PUT", "/storage/", "wrong-hash", "did not take"),
-    "refused card": ("POST", "validate-yaml", 400, "refuses the lines between the two"),
-}
 
 
 @pytest.mark.parametrize(("method", "path", "kind", "sentence"), FAULTS.values(), ids=FAULTS)

@@ -1,6 +1,7 @@
 """Share, its handlers: whose runs and tokens it takes, what it says before it sends, and that a token stays nowhere."""
 
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -172,6 +173,37 @@ def test_what_is_there_is_replaced_only_as_it_was_said(handlers: Handlers, run: 
     done = told(over(run.id, "", TOKEN, again["the changes that were shown"], *form))
     assert "It is on the Hub" in done["plan"] and set(hub.repos["me/leaves"].files) > {"notes.txt", "model.safetensors"}
     assert "pytorch_model.bin" not in hub.repos["me/leaves"].files
+
+
+def test_who_waits_is_told_in_bytes_how_much_has_left(handlers: Handlers, run: Run, hub: Hub) -> None:
+    shown: list[tuple[float, str]] = []
+    form = [None, "me", "leaves", False, True, False]
+    handlers["share.send"](run.id, "", TOKEN, *form, progress=lambda share, desc: shown.append((share, desc)))
+    for kind in ("model", "space"):
+        shares, words = zip(*[tick for tick in shown if tick[1].startswith(f"sending the {kind}: ")], strict=True)
+        assert list(shares) == sorted(shares) and (shares[0], shares[-1]) == (0, 1)
+        assert all(re.match(r"sending the \w+: [\d.,]+ (bytes|kB|MB) of [\d.]+ (kB|MB)", word) for word in words)
+
+
+@pytest.mark.parametrize("changed", ["me/leaves", "spaces/me/leaves-demo"])
+def test_a_file_that_somebody_changed_under_its_name_since_is_not_replaced(
+    handlers: Handlers, run: Run, hub: Hub, changed: str
+) -> None:
+    hub.repos["me/leaves"] = Repo({"README.md": b"mine"})
+    hub.repos["spaces/me/leaves-demo"] = Repo(
+        {"README.md": b"mine", "app.py": b"mine"}, history=[{}], messages=["", ""]
+    )
+    form = [None, "me", "leaves", False, True, False]
+    said = told(handlers["share.look"](run.id, "", TOKEN, *form))["the changes that were shown"]
+    assert said == told(handlers["share.look"](run.id, "", TOKEN, *form))["the changes that were shown"]
+    hub.repos[changed].put("quicker", {"README.md": b"theirs"})
+    hub.received.clear()
+    over = handlers["share.send_over"]
+    again = told(over(run.id, "", TOKEN, said, *form))
+    assert "has changed since you looked" in again["notice"] and again["replace"].visible
+    assert hub.repos[changed].files["README.md"] == b"theirs" and hub.bytes_of("PUT") == 0
+    assert not [request for request, _ in hub.received if "/commit/" in request] and published(run) == []
+    assert "It is on the Hub" in told(over(run.id, "", TOKEN, again["the changes that were shown"], *form))["plan"]
 
 
 def test_an_interrupted_push_goes_on(handlers: Handlers, run: Run, hub: Hub) -> None:

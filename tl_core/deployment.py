@@ -7,6 +7,7 @@ argument, and is never kept or told.
 import logging
 import re
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from tl_core.hub.account import account_of, check_may_create
 from tl_core.hub.names import check_name
 from tl_core.hub.plan import plan_of, told_changes
 from tl_core.hub.publishing import Changes, look_at, publish
-from tl_core.settings import Settings
+from tl_core.hub.variables import set_variables
+from tl_core.settings import Settings, check_variable
 from tl_core.sources import Ticker
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -79,11 +81,14 @@ def requirements() -> str:
     return re.sub(r"^gradio\b(?!\[)", "gradio[oauth]", text, flags=re.MULTILINE)
 
 
-def rehearse_deploy(repo_id: str, *, private: bool = False, hardware: str | None = None) -> dict[str, Any]:
+def rehearse_deploy(
+    repo_id: str, *, private: bool = False, hardware: str | None = None, variables: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """What `deploy_app` would send, with neither token nor network: {repo_id, url, private, files: [{path, bytes}],
-    bytes}. Raises as that does."""
+    bytes, variables}. Raises as that does."""
     check_name(repo_id)
-    return {**plan_of("space", repo_id, app_files(hardware)), "private": private}
+    wanted = _checked(variables)
+    return {**plan_of("space", repo_id, app_files(hardware)), "private": private, "variables": wanted}
 
 
 def deploy_app(
@@ -93,15 +98,19 @@ def deploy_app(
     *,
     private: bool = False,
     hardware: str | None = None,
+    variables: Mapping[str, str] | None = None,
     replace: bool = False,
     ticker: Ticker | None = None,
 ) -> dict[str, Any]:
-    """Put this app on the Space `repo_id`, made if it is not there: {repo_id, url, commit, files, bytes sent, changes}.
+    """Put this app on the Space `repo_id`, made if it is not there: {repo_id, url, commit, files, bytes sent, changes,
+    variables, variables_set: names of those that were not so already}.
 
     A second time only what has changed is sent, and what the app no longer has is removed. A Space that holds something
-    else, or that somebody has changed since, is changed with `replace` alone. Raises ConfigError, HubError.
+    else, or that somebody has changed since, is changed with `replace` alone. `variables` are settings of the app for
+    that Space; others that it has stay. Raises ConfigError, HubError.
     """
     check_name(repo_id)
+    wanted = _checked(variables)
     files = app_files(hardware)
     account = account_of(token, settings)
     check_may_create(account, repo_id, kind="space")
@@ -122,7 +131,14 @@ def deploy_app(
     )
     changed = {"bytes": sent.sent_bytes, "changes": told_changes(sent.changes)}
     told = {"url": sent.url, "commit": sent.commit, "private": sent.private}
-    return {**plan_of("space", repo_id, files), **told, **changed}
+    done = {"variables": wanted, "variables_set": list(set_variables(repo_id, wanted, token, settings))}
+    return {**plan_of("space", repo_id, files), **told, **changed, **done}
+
+
+def _checked(variables: Mapping[str, str] | None) -> dict[str, str]:
+    for name, text in (variables or {}).items():
+        check_variable(name, text)
+    return dict(variables or {})
 
 
 def _belongs(path: Path) -> bool:

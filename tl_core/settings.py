@@ -7,7 +7,7 @@ import os
 import secrets
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 
@@ -109,6 +109,24 @@ def read_settings() -> Settings:
     )
 
 
+# What nobody sets for this program: it is found out, or is a variable of the Hub's client.
+_NOT_SET = frozenset({"offline", "on_space", "persistent"})
+# Every variable that is read here, and of what type it is.
+_VARIABLES = {f"TL_{field.name.upper()}": field.type for field in fields(Settings) if field.name not in _NOT_SET}
+
+
+def check_variable(name: str, text: str) -> None:
+    """Raises ConfigError where this is no setting that a machine could be given by an environment variable."""
+    if name not in _VARIABLES:
+        raise ConfigError(f"{name!r} is no setting of this program; allowed are {', '.join(sorted(_VARIABLES))}")
+    if _VARIABLES[name] is bool:
+        _as_switch(name, text)
+    elif _VARIABLES[name] is not Path:
+        _as_whole_number(name, text)
+    elif not text:
+        raise ConfigError(f"{name} is given without a value; it must be a folder")
+
+
 def _home(on_space: bool) -> Path:
     """TL_HOME; else, on a Space, its volume or what is lost with the machine; else the user's data folder."""
     if given := os.environ.get("TL_HOME"):
@@ -162,8 +180,10 @@ def _limit(name: str, on_a_space: int, on_space: bool) -> int | None:
 
 def _whole_number(name: str, default: int) -> int:
     text = os.environ.get(name)
-    if not text:
-        return default
+    return _as_whole_number(name, text) if text else default
+
+
+def _as_whole_number(name: str, text: str) -> int:
     try:
         value = int(text)
     except ValueError:
@@ -175,8 +195,10 @@ def _whole_number(name: str, default: int) -> int:
 
 def _switch(name: str, default: bool) -> bool:
     text = os.environ.get(name)
-    if not text:
-        return default
+    return _as_switch(name, text) if text else default
+
+
+def _as_switch(name: str, text: str) -> bool:
     value = _SWITCH.get(text.lower())
     if value is None:
         raise ConfigError(f"the environment variable {name} is {text!r}; it must be 1 or 0")

@@ -256,13 +256,15 @@ def lines_of_planned(value: dict[str, Any]) -> list[str]:
         width = max(len(f"{file['bytes']:,}") for file in part["files"])
         lines += [f"{file['bytes']:{width},}  {printable(file['path'])}" for file in part["files"]]
         lines.append(f"{len(part['files']):,} files of {part['bytes']:,} bytes would go to {part['url']}")
-    return lines
+    wanted = value.get("variables") or {}
+    return [*lines, *(f"{name}={printable(text)} would be set there, if it is not so" for name, text in wanted.items())]
 
 
 def lines_of_pushed(value: dict[str, Any]) -> list[str]:
     changes = value["changes"]
     said = [f"{len(changes[name]):,} {name}" for name in ("new", "changed", "removed", "same") if changes[name]]
     lines = [f"{', '.join(said)}; {value['bytes']:,} bytes sent", value["url"]]
+    lines += [f"{name}={printable(value['variables'][name])} set" for name in value.get("variables_set") or ()]
     return [*lines, value["space_url"]] if value.get("space_url") else lines
 
 

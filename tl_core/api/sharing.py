@@ -3,6 +3,7 @@
 A token is the caller's, or where none is given the one that huggingface_hub finds on this computer.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,22 +60,23 @@ def deploy(
     *,
     private: bool = False,
     hardware: str | None = None,
+    variables: Mapping[str, str] | None = None,
     replace: bool = False,
     token: str | None = None,
     dry_run: bool = False,
     ticker: Ticker | None = None,
 ) -> dict[str, Any]:
     """Put this app on a Space of its own, "owner/name": {repo_id, url, commit, files: [{path, bytes}], bytes sent,
-    changes}; a second time sends only what has changed.
+    changes, variables, variables_set}; a second time sends only what has changed.
 
-    `hardware` is what the Space suggests to those who duplicate it. `dry_run` needs neither token nor network. Raises
-    ConfigError, HubError.
+    `hardware` is what the Space suggests to those who duplicate it; `variables` are settings of the app there, such as
+    {"TL_MAX_IMAGES": "20000"}. `dry_run` needs neither token nor network. Raises ConfigError, HubError.
     """
     from tl_core.deployment import deploy_app, rehearse_deploy
 
     if dry_run:
-        return rehearse_deploy(repo_id, private=private, hardware=hardware)
-    given: dict[str, Any] = {"private": private, "hardware": hardware, "replace": replace}
+        return rehearse_deploy(repo_id, private=private, hardware=hardware, variables=variables)
+    given: dict[str, Any] = {"private": private, "hardware": hardware, "variables": variables, "replace": replace}
     return deploy_app(repo_id, _token(token), read_settings(), **given, ticker=ticker)
 
 

@@ -52,8 +52,12 @@ def needs_consent(found: Mapping[Kind, Changes | None]) -> bool:
 
 
 def word_of(repo_id: str, found: Mapping[Kind, Changes | None]) -> str:
-    """Stands for exactly these changes: a yes to them is no yes to others."""
-    told = {kind: told_changes(changes) if changes is not None else None for kind, changes in found.items()}
+    """Stands for exactly these changes, of what is there now: a yes to them is no yes to others, nor to replacing what
+    somebody has put under the same names since."""
+    told = {
+        kind: (changes.commit, told_changes(changes)) if changes is not None else None
+        for kind, changes in found.items()
+    }
     return blake2b(f"{repo_id} {sorted(told.items())}".encode(), digest_size=16).hexdigest()
 
 
