@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -81,11 +82,20 @@ def running_app(folder: Path, *, shared: bool = False, more: Mapping[str, str] |
         "PYTHONUNBUFFERED": "1",
         **(more or {}),
     }
+    with served(["--port", str(free_port())], PROJECT, environment, home, stderr) as app:
+        yield app
+
+
+@contextmanager
+def served(
+    arguments: list[str], project: Path, environment: Mapping[str, str], home: Path, stderr: Path
+) -> Iterator[App]:
+    """`python app.py` of this project or of a copy of it, in nothing but this environment. Else as `running_app`."""
     with stderr.open("wb") as errors:
         process = subprocess.Popen(
-            [sys.executable, "app.py", "--port", str(_free_port())],
-            cwd=PROJECT,
-            env=environment,
+            [sys.executable, "app.py", *arguments],
+            cwd=project,
+            env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -99,7 +109,7 @@ def running_app(folder: Path, *, shared: bool = False, more: Mapping[str, str] |
     assert "Traceback" not in stderr.read_text(), stderr.read_text()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -108,8 +118,8 @@ def _free_port() -> int:
 def _address_told_by(process: subprocess.Popen[str], stderr: Path) -> str:
     assert process.stdout is not None
     for line in process.stdout:
-        if found := re.search(r"http://127\.0\.0\.1:\d+", line):
-            return found.group()
+        if found := re.search(r"http://(127\.0\.0\.1|0\.0\.0\.0):(\d+)", line):
+            return f"http://127.0.0.1:{found[2]}"  # an app that listens everywhere listens there too
     raise AssertionError(f"app.py ended before it told its address: {stderr.read_text()}")
 
 
@@ -234,9 +244,20 @@ class Visitor:
 
 @contextmanager
 def visit(
-    browser: Any, address: str, *, width: int = 1280, height: int = 900, scheme: str = "light"
+    browser: Any,
+    address: str,
+    *,
+    width: int = 1280,
+    height: int = 900,
+    scheme: str = "light",
+    shown: str = "#try-model",
+    elsewhere: Mapping[str, str] | None = None,
 ) -> Iterator[Visitor]:
-    """Open the page as somebody new; afterwards nothing has gone wrong there, and nobody else was asked anything."""
+    """Open the page as somebody new; afterwards nothing has gone wrong there, and nobody else was asked anything.
+
+    It is open once `shown` is there. `elsewhere` has the beginnings of other addresses that may be asked, and what they
+    answer: no such request leaves this machine.
+    """
     context = browser.new_context(
         viewport={"width": width, "height": height},
         color_scheme=scheme,
@@ -246,7 +267,9 @@ def visit(
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
     visitor = Visitor(page)
-    own = ("data:", "blob:", "/".join(address.split("/")[:3]))
+    own = ("data:", "blob:", "/".join(address.split("/")[:3]), *(elsewhere or {}))
+    for beginning, body in (elsewhere or {}).items():
+        page.route(f"{beginning}**", partial(_answer, body))
 
     def note_request(request: Any) -> None:
         if not request.url.startswith(own):
@@ -260,7 +283,12 @@ def visit(
     page.on("console", note_message)
     page.on("pageerror", lambda error: visitor.complain(f"error: {error}"))
     page.goto(address)
-    visitor.see("#try-model")
+    visitor.see(shown)
     yield visitor
     context.close()
     assert not visitor.troubles, visitor.troubles
+
+
+def _answer(body: str, route: Any) -> None:
+    """In another site's place."""
+    route.fulfill(body=body, headers={"Access-Control-Allow-Origin": "*"})

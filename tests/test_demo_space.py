@@ -23,11 +23,13 @@ from page import HOSTILE, NAMES
 from pictures import picture
 from PIL import Image, ImageCms, PngImagePlugin
 
+from tl_core import __version__, card_metadata
 from tl_core.demo_space import EXAMPLE_SIDE, TEMPLATES
+from tl_core.demo_space import PROJECT as CALLED
 from tl_core.errors import ConfigError, DataError
 from tl_core.images.decode import open_upright
 from tl_core.runs import Run
-from tl_core.settings import Settings
+from tl_core.settings import Settings, read_settings
 
 MAX_PIXELS = 1_000_000
 PROJECT = TEMPLATES.parent.parent
@@ -110,7 +112,7 @@ def test_its_program_is_a_plain_file_that_knows_nothing_of_this_project(
 
 def test_the_figures_are_those_of_the_report(report: dict[str, Any], settings: Settings) -> None:
     hub = os.environ["HF_ENDPOINT"]
-    files = make_demo(report, settings, revision="c0ffee", project_url="https://example.org/teach")
+    files = make_demo(report, replace(settings, project_url="https://example.org/teach"), revision="c0ffee")
     facts, metrics = json.loads(files["figures.json"]), report["metrics"]
     assert (facts["model"], facts["revision"], facts["url"]) == (NAME, "c0ffee", f"{hub}/{NAME}")
     assert (facts["accuracy"], facts["interval"]) == (metrics["accuracy"], metrics["accuracy_ci"])
@@ -134,7 +136,32 @@ def test_on_a_space_it_links_to_the_space_that_made_it(
     monkeypatch.setenv("SPACE_ID", "owner/teach")
     made_with = json.loads(make_demo(report, replace(settings, on_space=True))["figures.json"])["made_with"]
     assert made_with[1] == f"{os.environ['HF_ENDPOINT']}/spaces/owner/teach"
-    assert json.loads(make_demo(report, settings)["figures.json"])["made_with"][1] is None
+    theirs = replace(settings, on_space=True, project_url="https://example.org/teach")
+    assert json.loads(make_demo(report, theirs)["figures.json"])["made_with"][1] == "https://example.org/teach"
+
+
+def test_without_an_address_it_links_to_the_models_with_the_tag_that_the_card_gives(
+    report: dict[str, Any], settings: Settings
+) -> None:
+    files = make_demo(report, settings)
+    facts = json.loads(files["figures.json"])
+    assert facts["made_with"][1] is None  # the list is none of the project
+    tag = yaml.safe_load(card_metadata.front_matter(report, {}, "Leaves"))["tags"][-1]
+    address = f"{os.environ['HF_ENDPOINT']}/models?other={tag}"
+    assert facts["more"] == [f"Models tagged {tag}", address]
+    assert f"{CALLED} {__version__}. [Models tagged {tag}]({address}) on the Hub." in files["README.md"].decode()
+    known = make_demo(report, replace(settings, project_url="https://example.org/teach"))
+    assert json.loads(known["figures.json"])["more"] is None
+    assert "models?other" not in known["README.md"].decode()
+
+
+def test_an_address_of_the_project_that_is_none_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TL_PROJECT_URL", "https://example.org/teach")
+    assert read_settings().project_url == "https://example.org/teach"
+    for word in ("example.org/teach", "javascript:alert(1)", "https://", "https://a b"):
+        monkeypatch.setenv("TL_PROJECT_URL", word)
+        with pytest.raises(ConfigError, match=r"TL_PROJECT_URL is .*must be an address"):
+            read_settings()
 
 
 def test_examples_are_pixels_and_nothing_else(report: dict[str, Any], settings: Settings) -> None:

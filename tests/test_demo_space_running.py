@@ -1,19 +1,15 @@
 """The demo Space of a model as a process of its own: that it starts with what a Space has, and answers."""
 
-import os
 import re
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from demos import NAME, half_clear, make_demo, put_down, stored
+from browser import free_port
+from demos import NAME, half_clear, make_demo, put_down, started, stored, told
 from gradio_client import Client, handle_file
 from hub_server import Person, Repo, commit, serve
 from page import NAMES
@@ -27,7 +23,6 @@ from tl_core.settings import Settings
 pytestmark = pytest.mark.slow
 
 TOKEN = "hf_may_read_the_leaves"
-PATIENCE = 120.0  # seconds for what takes ten; only a failing test waits so long
 
 
 @dataclass(frozen=True)
@@ -38,44 +33,6 @@ class Page:
     model: Path
     requests: list[str]
     strangers: socket.socket  # listens where every other computer would be asked for
-
-
-@contextmanager
-def started(folder: Path, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """`python app.py` in isolated mode: this project is not on its path, though it may be installed."""
-    given = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TL_", "GRADIO_"))},
-        "HF_HOME": str(folder / "hf"),
-        "HF_HUB_DISABLE_XET": "1",
-        "GRADIO_TEMP_DIR": str(folder / "gradio"),
-        "OMP_NUM_THREADS": "1",
-        **environment,
-    }
-    with (folder / "output.txt").open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-u", "app.py", *arguments],
-            cwd=folder,
-            env=given,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait()
-
-
-def told(process: subprocess.Popen[bytes], folder: Path) -> str:
-    """What it said by the time that it told its address, or ended."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        said = (folder / "output.txt").read_text(errors="replace")
-        if re.search(r"http://127\.0\.0\.1:\d+", said) or process.poll() is not None:
-            return (folder / "output.txt").read_text(errors="replace")
-        time.sleep(0.1)  # between two looks
-    raise AssertionError(f"neither an address nor an end: {said}")
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +49,12 @@ def page(trained: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) ->
     with serve({NAME: repo}) as hub, socket.create_server(("127.0.0.1", 0)) as strangers:
         hub.people["hf_of_somebody_else"] = Person("somebody")
         proxy = f"http://127.0.0.1:{strangers.getsockname()[1]}"
-        given = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HTTPS_PROXY": proxy, "GRADIO_SERVER_PORT": free_port()}
+        given = {
+            "HF_ENDPOINT": hub.url,
+            "HF_TOKEN": TOKEN,
+            "HTTPS_PROXY": proxy,
+            "GRADIO_SERVER_PORT": str(free_port()),
+        }
         with started(folder, **given) as process:
             said = told(process, folder)
             address = re.search(r"http://127\.0\.0\.1:\d+", said)
@@ -100,12 +62,6 @@ def page(trained: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) ->
             yield Page(address.group(), run.model_dir, hub.requests, strangers)
         assert "Traceback" not in (folder / "output.txt").read_text(errors="replace")
         assert TOKEN not in (folder / "output.txt").read_text(errors="replace")
-
-
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 @pytest.fixture

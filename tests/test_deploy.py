@@ -12,6 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from pictures import make_folder
+from space_app import unpack
 
 from tl_core import api, deployment, settings
 from tl_core.config import TrainConfig
@@ -28,15 +29,6 @@ def front_matter(hardware: str | None = None) -> dict[str, object]:
     card = app_files(hardware)["README.md"]
     assert isinstance(card, bytes)
     return dict(yaml.safe_load(card.decode().split("---\n")[1]))
-
-
-def unpack(folder: Path) -> Path:
-    """The app as it lies on a Space."""
-    for name, content in app_files().items():
-        place = folder / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
-    return folder
 
 
 def test_what_is_sent_is_the_app_and_nothing_else() -> None:

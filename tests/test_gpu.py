@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hub_server import CLOSED
 from models import save_resnet, save_vit
-from pictures import make_folder
+from pictures import make_folder, picture
 from safetensors.torch import load_file
+from space_app import ask, running_space
 from transformers import pipeline
 
 import tl_core
@@ -15,6 +17,9 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
 ]
+
+# Bytes that CUDA takes on the device for a process before that has put anything there; some hundred MiB in fact.
+LEAST_CONTEXT = 50 * 1024**2
 
 
 @pytest.fixture
@@ -59,3 +64,12 @@ def test_a_full_gpu_makes_smaller_batches_of_the_same_step(photos: Path, tmp_pat
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert report["training"]["micro_batch"] < 128
     assert abs(report["training"]["batch_size"] - 128) <= 0.05 * 128
+
+
+def test_the_app_as_a_space_answers_on_the_device(tmp_path: Path) -> None:
+    picture(0.3, 1, (80, 60)).save(tmp_path / "mine.png")
+    with running_space(tmp_path, CLOSED) as app:
+        before, _ = torch.cuda.mem_get_info()  # of the whole device; makes this process's own context first
+        assert "tl-lead" in ask(app, tmp_path / "mine.png")
+        after, _ = torch.cuda.mem_get_info()
+    assert before - after > LEAST_CONTEXT

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
 
 TASK = "image-classification"
+# By which the Hub lists the models that this project has made.
+PROJECT_TAG = "tl_core"
 # What the Hub calls a dataset of images in folders that is no dataset of its own (`datasets`' loader of that name).
 LOCAL_DATASET = "imagefolder"
 # The Hub's word for a licence that is not in its list; name and link then say which one.
@@ -40,7 +42,7 @@ def front_matter(report: Mapping[str, Any], config: Mapping[str, Any], title: st
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag=TASK,
-        tags=[TASK, "vision", *(["transfer-learning"] if transferred else []), "tl_core"],
+        tags=[TASK, "vision", *(["transfer-learning"] if transferred else []), PROJECT_TAG],
         license=licence.get("license"),
         license_name=licence.get("license_name"),
         license_link=licence.get("license_link"),

@@ -18,9 +18,10 @@ from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from tl_core import __version__
-from tl_core.card_metadata import one_line
+from tl_core.card_metadata import PROJECT_TAG, one_line
 from tl_core.errors import ConfigError, DataError
 from tl_core.hub.names import page_of
+from tl_core.hub.repository import endpoint
 from tl_core.images.decode import open_upright
 from tl_core.model_card import escape_markdown
 from tl_core.settings import Settings
@@ -46,16 +47,16 @@ def demo_files(
     examples: Mapping[str, bytes] | None = None,
     settings: Settings,
     revision: str | None = None,
-    project_url: str | None = None,
 ) -> dict[str, bytes]:
     """Path in the Space -> content: README.md, app.py and style.css, requirements.txt, figures.json, examples/.
 
     The demo asks the model `repo_id`, at `revision` where one is given, and shows the figures of `report`. `examples`
     are image files by their names, which are not published; of the files only the pixels are, no more than
-    EXAMPLE_SIDE a side. `project_url` is where this project can be found; on a Space, that Space unless it is given.
+    EXAMPLE_SIDE a side. It links to where this project can be found: `settings.project_url`, or the Space that this
+    runs on; where there is neither, to the Hub's list of models with the project's tag, and says that it is one.
     Raises DataError for an example that cannot be read, ConfigError where the templates are missing.
     """
-    facts = _facts(repo_id, title, report, revision, project_url or _own_address(settings))
+    facts = _facts(repo_id, title, report, revision, settings.project_url or _own_address(settings))
     pictures = [_bare(name, content, settings) for name, content in (examples or {}).items()]
     requirements = _template("requirements.txt")
     if report["backbone"]["architecture"].startswith(_NEED_TIMM):
@@ -82,6 +83,7 @@ def _facts(
         "revision": revision,
         "url": page_of("model", repo_id),
         "made_with": [f"{PROJECT} {__version__}", project_url],
+        "more": None if project_url else [f"Models tagged {PROJECT_TAG}", f"{endpoint()}/models?other={PROJECT_TAG}"],
         "classes": len(metrics["labels"]),
         "accuracy": metrics["accuracy"],
         "interval": metrics["accuracy_ci"],
@@ -114,6 +116,7 @@ def _readme(facts: Mapping[str, Any], *, has_examples: bool) -> str:
             **facts,
             "title": escape_markdown(facts["title"]),
             "made_with": f"[{made_with}]({project_url})" if project_url else made_with,
+            "more": "[{}]({})".format(*facts["more"]) if facts["more"] else "",
             "has_examples": has_examples,
         }
     )

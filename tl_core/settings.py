@@ -4,6 +4,7 @@ Every limit has a name, a default and an environment variable; nothing else in t
 """
 
 import os
+import re
 import secrets
 import tempfile
 from contextlib import suppress
@@ -58,6 +59,7 @@ class Settings:
     parallel_runs: int = DEFAULT_PARALLEL_RUNS  # background runs that work at the same time; more wait in a queue
     max_upload_bytes: int = DEFAULT_MAX_UPLOAD_BYTES
     max_draft_bytes: int = DEFAULT_MAX_DRAFT_BYTES
+    project_url: str | None = None  # where this project can be found, for what is published
     persistent: bool = True  # whether `home` is still there after the machine was started anew
     # Of one person where several use one page; None for as much as the machine can.
     max_images: int | None = None  # of one training
@@ -102,6 +104,7 @@ def read_settings() -> Settings:
         parallel_runs=_whole_number("TL_PARALLEL_RUNS", DEFAULT_PARALLEL_RUNS),
         max_upload_bytes=_whole_number("TL_MAX_UPLOAD_BYTES", DEFAULT_MAX_UPLOAD_BYTES),
         max_draft_bytes=_whole_number("TL_MAX_DRAFT_BYTES", DEFAULT_MAX_DRAFT_BYTES),
+        project_url=_address("TL_PROJECT_URL"),
         persistent=not on_space or _is_mounted(home),
         max_images=_limit("TL_MAX_IMAGES", SPACE_MAX_IMAGES, on_space),
         max_run_minutes=_limit("TL_MAX_RUN_MINUTES", SPACE_MAX_RUN_MINUTES, on_space),
@@ -191,6 +194,13 @@ def _as_whole_number(name: str, text: str) -> int:
     if value < 1:
         raise ConfigError(f"the environment variable {name} is {text!r}; it must be a whole number of at least 1")
     return value
+
+
+def _address(name: str) -> str | None:
+    text = os.environ.get(name, "").strip()
+    if text and not re.fullmatch(r"https?://[^\s/]\S*", text):
+        raise ConfigError(f"the environment variable {name} is {text!r}; it must be an address such as https://…")
+    return text or None
 
 
 def _switch(name: str, default: bool) -> bool:

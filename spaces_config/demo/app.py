@@ -78,6 +78,8 @@ def introduction(model: str) -> str:
     if model != FACTS["model"]:
         text += f" Asked here is {model}; the figures are those of {FACTS['model']}."
     links = f"The model: {link(FACTS['model'], FACTS['url'])}. Made with {link(*FACTS['made_with'])}."
+    if FACTS["more"]:
+        links += f" {link(*FACTS['more'])} on the Hub."
     return f"<h1>{escape(FACTS['title'])}</h1><p>{escape(text)}</p><p>{links}</p>"
 
 

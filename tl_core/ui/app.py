@@ -34,7 +34,7 @@ _WARMING_DELAY = 1.0
 def build_app() -> gr.Blocks:
     with gr.Blocks(title=theme.NAME, analytics_enabled=False, delete_cache=_CACHE_TIMES) as app:
         session, settings = build_session(), read_settings()
-        with gr.Row(elem_classes="tl-top"):
+        with gr.Row(elem_classes=["tl-top", "tl-below-bar"] if settings.on_space else "tl-top"):
             slot(theme.header(settings.shared))
             if is_offered(settings):
                 gr.LoginButton(logout_value="Sign out ({})", size="sm", scale=0, min_width=230, elem_id="sign-in")
