@@ -87,7 +87,9 @@ def test_a_rehearsal_lists_them_without_a_network(use_hub: UseHub, capsys: pytes
         (["=1"], "'' is no setting"),
         (["hf_secret"], "--variable is NAME=VALUE"),
         (["TL_MAX_IMAGES=many"], "TL_MAX_IMAGES is 'many'; it must be a whole number"),
-        (["TL_KEPT_RUNS="], "TL_KEPT_RUNS is ''; it must be a whole number"),
+        (["TL_KEPT_RUNS="], "TL_KEPT_RUNS is given without a value"),
+        (["TL_PROJECT_URL=here"], "TL_PROJECT_URL is 'here'; it must be an address"),
+        (["TL_SHARED=0"], "would show everybody .* add --private"),
         (["TL_SHARED=perhaps"], "TL_SHARED is 'perhaps'; it must be 1 or 0"),
         (["TL_HOME="], "TL_HOME is given without a value"),
         (["TL_WORKERS=1", "TL_WORKERS=2"], "TL_WORKERS is given twice"),
@@ -123,7 +125,7 @@ def test_every_variable_that_is_read_may_be_given_and_no_other(monkeypatch: pyte
     named = set(re.findall(r'"(TL_[A-Z_]+)"', Path(settings.__file__).read_text(encoding="utf-8")))
     assert named == set(settings._VARIABLES)
     for name in named:
-        check_variable(name, "1")
+        check_variable(name, "https://example.org/project" if name == "TL_PROJECT_URL" else "1")
         if name != "TL_HOME":
             monkeypatch.setenv(name, "-3")
             with pytest.raises(ConfigError, match=f"{name} is '-3'"):

@@ -87,7 +87,7 @@ def rehearse_deploy(
     """What `deploy_app` would send, with neither token nor network: {repo_id, url, private, files: [{path, bytes}],
     bytes, variables}. Raises as that does."""
     check_name(repo_id)
-    wanted = _checked(variables)
+    wanted = _checked(variables, private=private)
     return {**plan_of("space", repo_id, app_files(hardware)), "private": private, "variables": wanted}
 
 
@@ -110,7 +110,7 @@ def deploy_app(
     that Space; others that it has stay. Raises ConfigError, HubError.
     """
     check_name(repo_id)
-    wanted = _checked(variables)
+    wanted = _checked(variables, private=private)
     files = app_files(hardware)
     account = account_of(token, settings)
     check_may_create(account, repo_id, kind="space")
@@ -135,9 +135,13 @@ def deploy_app(
     return {**plan_of("space", repo_id, files), **told, **changed, **done}
 
 
-def _checked(variables: Mapping[str, str] | None) -> dict[str, str]:
+def _checked(variables: Mapping[str, str] | None, *, private: bool) -> dict[str, str]:
     for name, text in (variables or {}).items():
-        check_variable(name, text)
+        if check_variable(name, text) is False and name == "TL_SHARED" and not private:
+            raise ConfigError(
+                f"TL_SHARED={text} would show everybody on a public Space the runs of all, and let them use its "
+                "secrets; add --private, or leave it out"
+            )
     return dict(variables or {})
 
 

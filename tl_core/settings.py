@@ -118,16 +118,17 @@ _NOT_SET = frozenset({"offline", "on_space", "persistent"})
 _VARIABLES = {f"TL_{field.name.upper()}": field.type for field in fields(Settings) if field.name not in _NOT_SET}
 
 
-def check_variable(name: str, text: str) -> None:
-    """Raises ConfigError where this is no setting that a machine could be given by an environment variable."""
+def check_variable(name: str, text: str) -> bool | int | str:
+    """What the text means. Raises ConfigError where this is no setting that an environment variable could give."""
     if name not in _VARIABLES:
         raise ConfigError(f"{name!r} is no setting of this program; allowed are {', '.join(sorted(_VARIABLES))}")
+    if not text:
+        raise ConfigError(f"{name} is given without a value; leave it out, or say what it is to be")
+    if name == "TL_PROJECT_URL":
+        return _as_address(name, text)
     if _VARIABLES[name] is bool:
-        _as_switch(name, text)
-    elif _VARIABLES[name] is not Path:
-        _as_whole_number(name, text)
-    elif not text:
-        raise ConfigError(f"{name} is given without a value; it must be a folder")
+        return _as_switch(name, text)
+    return text if _VARIABLES[name] is Path else _as_whole_number(name, text)
 
 
 def _home(on_space: bool) -> Path:
@@ -198,9 +199,13 @@ def _as_whole_number(name: str, text: str) -> int:
 
 def _address(name: str) -> str | None:
     text = os.environ.get(name, "").strip()
-    if text and not re.fullmatch(r"https?://[^\s/]\S*", text):
+    return _as_address(name, text) if text else None
+
+
+def _as_address(name: str, text: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/]\S*", text):
         raise ConfigError(f"the environment variable {name} is {text!r}; it must be an address such as https://…")
-    return text or None
+    return text
 
 
 def _switch(name: str, default: bool) -> bool:
