@@ -23,7 +23,7 @@ LAYERS = (
         "states",
     },
     {"runs", "images", "hub", "result_pictures"},
-    {"card_metadata", "tokens"},
+    {"card_metadata", "pins", "tokens"},
     {"model_card"},
     {"recorder", "parts", "sources", "jobs", "packing", "limits", "demo_space"},
     {"drafts", "survey", "publication", "published", "deployment"},
