@@ -130,8 +130,8 @@ class Run:
         """Seconds that processes worked on the run, each from its start to its last event so far."""
         return sum(seconds for _, seconds in spans_of(self.events()))
 
-    def request_stop(self) -> None:
-        (self.dir / "stop").touch()
+    def request_stop(self, why: str = "") -> None:
+        (self.dir / "stop").write_text(why, encoding="utf-8")
 
     def stop_requested(self) -> bool:
         return (self.dir / "stop").exists()
