@@ -4,11 +4,12 @@ Gradio mocks the sign-in where it is on no real Space: its buttons, cookies and 
 """
 
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from browser import App, Visitor, running_app, running_browser, visit
+from browser import PATIENCE, App, Visitor, running_app, running_browser, visit
 from hub_server import Hub, Person, Repo, serve
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -85,12 +86,32 @@ def test_who_signs_in_on_a_space_keeps_what_they_made_and_pushes_it(browser: Any
         visitor.fits("Share")
     assert {"README.md", "model.safetensors", "config.json", "report.json"} <= set(hub.repos["garden/leaves"].files)
     assert {"app.py", "README.md"} <= set(hub.repos["spaces/garden/leaves-demo"].files)
-    asked_to_write = {
-        token
-        for request, token in zip(hub.requests, hub.tokens, strict=True)
-        if re.search("create|commit|preupload", request)
-    }
-    assert asked_to_write == {SIGNED_IN}
+    assert asked_to_write(hub) == {SIGNED_IN}
+    is_nowhere(SIGNED_IN, space, MACHINES)
+
+
+def test_who_is_signed_in_lets_a_training_push_when_it_is_done(browser: Any, space: App, hub: Hub) -> None:
+    asked = len(hub.requests)
+    with visit(browser, space.address) as visitor:
+        visitor.open_tab("Train")
+        visitor.see("#when-done-who", "You are not signed in")
+        assert not hub.requests[asked:], "nobody is asked for before they have signed in"
+        leave(visitor, "#when-done-sign-in", "train")
+        visitor.see("#when-done-who", "You are ada on the Hub")
+        choose_owner(visitor, "garden", "#when-done-owner")
+        visitor.page.locator("#when-done-name input, #when-done-name textarea").fill("later")
+        visitor.train_shapes("later")
+        visitor.open_tab("Train")
+        visitor.press("text=The same in a terminal")
+        visitor.see("#train-command", "--push-to garden/later")
+        visitor.fits("Train")
+        visitor.open_tab("Watch")
+        visitor.see("#watch-outcome", "It is done")
+        deadline = time.monotonic() + PATIENCE / 1000
+        while "model.safetensors" not in getattr(hub.repos.get("garden/later"), "files", ()):
+            assert time.monotonic() < deadline, "waited in vain for the push"
+            time.sleep(0.1)
+    assert asked_to_write(hub, asked) == {SIGNED_IN}
     is_nowhere(SIGNED_IN, space, MACHINES)
 
 
@@ -124,16 +145,22 @@ def test_a_token_that_is_pasted_pushes_and_stays_nowhere(browser: Any, shared: A
     is_nowhere(PASTED, shared, MACHINES)
 
 
-def leave(visitor: Visitor, selector: str) -> None:
+def asked_to_write(hub: Hub, since: int = 0) -> set[str]:
+    """The tokens with which the Hub was asked to change something."""
+    asked = zip(hub.requests[since:], hub.tokens[since:], strict=True)
+    return {token for request, token in asked if re.search("create|commit|preupload", request)}
+
+
+def leave(visitor: Visitor, selector: str, step: str = "share") -> None:
     """Press what leads to another page, and come back."""
     visitor.leaving = True
     visitor.page.once("framenavigated", lambda _: visitor.arrive())
     visitor.press(selector)
-    visitor.page.wait_for_url(re.compile("step=share"))
+    visitor.page.wait_for_url(re.compile(f"step={step}"))
 
 
-def choose_owner(visitor: Visitor, name: str) -> None:
-    visitor.press("#share-owner input")
+def choose_owner(visitor: Visitor, name: str, place: str = "#share-owner") -> None:
+    visitor.press(f"{place} input")
     visitor.page.get_by_role("option", name=name).click()
 
 

@@ -2,17 +2,15 @@
 
 import json
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import gradio as gr
 import pytest
 from gradio.context import LocalContext
 from hub_server import Hub, Person, Repo
 from page import Elements, handlers_of
+from signed import OFFERED, TOKEN, sign_in, their_token
 
 from tl_core import api, limits
 from tl_core.config import TrainConfig
@@ -29,13 +27,7 @@ from tl_core.ui.push_form import as_name, suggested_name
 from tl_core.ui.session import own_run, own_runs, owner_of
 from tl_core.ui.starting import begin, configure
 
-TOKEN = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz"
 MINE, THEIRS = "m" * 43, "t" * 43
-OFFERED = {
-    "SPACE_ID": "somebody/app",
-    **dict.fromkeys(("OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OAUTH_SCOPES"), "x"),
-    "OPENID_PROVIDER_URL": "https://hub.example",
-}
 Handlers = dict[str, Callable[..., dict[Any, Any]]]
 
 
@@ -67,16 +59,6 @@ def push(
 ) -> Any:
     form = ["me", name, more.get("private", False), more.get("space", False), more.get("examples", False)]
     return told(handlers["share.send"](run, token, pasted, more.get("signed"), *form))
-
-
-def sign_in(monkeypatch: pytest.MonkeyPatch, number: str, *, site: str = "same-origin", seconds: float = 60.0) -> None:
-    """As Gradio keeps it with a request, on a Space that offers it."""
-    for name, value in OFFERED.items():
-        monkeypatch.setenv(name, value)
-    user = {"sub": number, "preferred_username": "me"}
-    session = {"oauth_info": {"access_token": TOKEN, "expires_at": time.time() + seconds, "userinfo": user}}
-    inner = SimpleNamespace(headers={"sec-fetch-site": site}, scope={"session": session})
-    LocalContext.request.set(SimpleNamespace(request=inner))  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)
@@ -295,7 +277,7 @@ def test_another_site_cannot_use_who_is_signed_in_here(
 ) -> None:
     sign_in(monkeypatch, "1", site="cross-site")
     write_json(run.dir / "owner.json", {"owner": owner_of(MINE), "created_ns": 1})
-    signed = gr.OAuthToken(TOKEN, "", int(time.time()) + 60)
+    signed = their_token()
     assert "another site" in push(handlers, run.id, token=MINE, signed=signed)["notice"]
     assert not hub.requests
     sign_in(monkeypatch, "1")
@@ -310,7 +292,7 @@ def test_a_run_that_is_resumed_takes_the_token_of_who_is_signed_in_if_it_is_to_b
     resume = handlers_of(monitor)["monitor.resume"]
     sign_in(monkeypatch, "1")
     write_json(run.dir / "owner.json", {"owner": owner_of(MINE), "created_ns": 1})
-    signed = gr.OAuthToken(TOKEN, "", int(time.time()) + 60)
+    signed = their_token()
     resume(run.id, "", MINE, signed)
     write_json(run.dir / "config.json", {**run.config().to_json(), "push_to": "me/leaves"})
     resume(run.id, "", MINE, signed)

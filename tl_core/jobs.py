@@ -1,7 +1,8 @@
 """Runs in the background: a queue, a worker process for whoever is next, asked to stop, ended when it does not.
 
 The queue is the file `queued` in the folders of those that wait. It goes on whenever a run joins it, a worker ends or
-a page looks after it (`keep_queue`). Runs in the foreground neither wait nor are waited for.
+a page looks after it (`keep_queue`), which also ends what takes too long where others use the machine. Runs in the
+foreground neither wait nor are waited for.
 Must not know training; the worker is started by name, so that nothing here imports torch.
 """
 
@@ -23,6 +24,7 @@ import psutil
 from tl_core import tokens
 from tl_core.errors import JobError, TLError
 from tl_core.files import read_json, writing_to_home
+from tl_core.limits import overtime
 from tl_core.runs import LIVE_STATES, RESUMABLE_STATES, Run
 from tl_core.settings import Settings, read_settings
 
@@ -88,7 +90,7 @@ def start_next(settings: Settings) -> list[Run]:
         return []
     started: list[Run] = []
     with _queue_locked(settings):
-        free = settings.parallel_runs - _count_working(settings)
+        free = settings.parallel_runs - len(_working(settings))
         for run in (Run(settings.runs_dir / run_id) for run_id in queue_of(settings)):
             if len(started) >= free:
                 break
@@ -121,9 +123,20 @@ def _keep_for(run: Run, settings: Settings) -> None:
             tokens.forget(run)
 
 
+def stop_overdue(settings: Settings) -> list[Run]:
+    """Ask those in the background to stop that have taken longer than one may where others wait; these runs."""
+    overdue = []
+    for run in _working(settings) if settings.shared else ():
+        if not run.stop_requested() and (why := overtime(run, settings)):
+            run.request_stop(why)
+            overdue.append(run)
+    return overdue
+
+
 def _try_next(settings: Settings) -> None:
     try:
         start_next(settings)
+        stop_overdue(settings)
     except (JobError, OSError) as failure:
         _log.warning("the queue stands still and is tried again: %s", failure)
     except Exception:  # one damaged run folder must not end the queue for everybody
@@ -143,10 +156,10 @@ def _let_go(settings: Settings) -> None:
         start_next(settings)
 
 
-def _count_working(settings: Settings) -> int:
+def _working(settings: Settings) -> list[Run]:
     folders = (file.parent for file in settings.runs_dir.glob("*/process.json"))
     working = (run for run in map(Run, folders) if run.works_in_background())
-    return sum(run.view().state in LIVE_STATES for run in working)
+    return [run for run in working if run.view().state in LIVE_STATES]
 
 
 @contextmanager

@@ -7,8 +7,12 @@ from collections.abc import Sequence
 
 from tl_core.config import TrainConfig
 from tl_core.errors import ConfigError, DataError, JobError
+from tl_core.files import read_json
 from tl_core.runs import LIVE_STATES, Run
 from tl_core.settings import Settings
+
+# Beside a training the images are verified, and its model is saved, tested and pushed.
+BESIDE_TRAINING_MINUTES = 15
 
 
 def within_limits(config: TrainConfig, settings: Settings) -> TrainConfig:
@@ -27,6 +31,29 @@ def within_limits(config: TrainConfig, settings: Settings) -> TrainConfig:
             "(TL_MAX_RUN_MINUTES)"
         )
     return config
+
+
+def overtime(run: Run, settings: Settings) -> str:
+    """Why a run has to end, where several share a machine and it has taken longer than one may; "" where it may go on.
+
+    A training of a backbone ends in time by itself (`within_limits`); this is for whatever else takes long, such as a
+    large model's pass over many images. What earlier processes worked on the run counts too.
+    """
+    most = settings.max_run_minutes
+    if not settings.shared or most is None:
+        return ""
+    config, status = (read_json(run.dir / name) or {} for name in ("config.json", "status.json"))
+    if status.get("reached"):  # its training is over, and what is left is to push the model
+        return ""
+    trainings = 2 if config.get("control") else 1  # the control is given as long as the training was
+    view = run.view()
+    if view.seconds <= 60 * (trainings * most + BESIDE_TRAINING_MINUTES):
+        return ""
+    return (
+        f"it was stopped: it has worked for {view.seconds / 60:,.0f} minutes, and one training may take {most:,} on "
+        "this shared machine (TL_MAX_RUN_MINUTES), and a little for what is beside it; take a smaller backbone or "
+        "fewer images, or train on a computer of your own"
+    )
 
 
 def check_images(images: int, settings: Settings) -> None:

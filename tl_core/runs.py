@@ -1,7 +1,7 @@
 """The run folder: one training run as files, and the only channel between a worker and whoever watches it.
 
-    <home>/runs/<id>/  config.json  owner.json  parts.json  queued  process.json  status.json  stop  events.jsonl
-                       log.txt  lock  checkpoints/  model/  report.json  published.json  unpublished.json
+    <home>/runs/<id>/  config.json  owner.json  parts.json  revisions.json  queued  process.json  status.json  stop
+                       events.jsonl  log.txt  lock  checkpoints/  model/  report.json  published.json  unpublished.json
 
 Files are replaced atomically (`events.jsonl` and `log.txt` only grow), by one writer at a time: whoever holds `lock`.
 Only `stop` may be written by anyone. The worker stores a state: running, succeeded, stopped or failed; the reader
@@ -130,8 +130,8 @@ class Run:
         """Seconds that processes worked on the run, each from its start to its last event so far."""
         return sum(seconds for _, seconds in spans_of(self.events()))
 
-    def request_stop(self) -> None:
-        (self.dir / "stop").touch()
+    def request_stop(self, why: str = "") -> None:
+        (self.dir / "stop").write_text(why, encoding="utf-8")
 
     def stop_requested(self) -> bool:
         return (self.dir / "stop").exists()

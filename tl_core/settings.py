@@ -63,7 +63,7 @@ class Settings:
     persistent: bool = True  # whether `home` is still there after the machine was started anew
     # Of one person where several use one page; None for as much as the machine can.
     max_images: int | None = None  # of one training
-    max_run_minutes: int | None = None  # of one training of a backbone
+    max_run_minutes: int | None = None  # of one training
     kept_runs: int | None = None
 
     @property

@@ -12,9 +12,11 @@ from typing import Any, Literal, NamedTuple
 
 from tl_core import catalogue, hub
 from tl_core.config import TrainConfig
-from tl_core.errors import JobError, ModelError
+from tl_core.errors import HubError, JobError, ModelError
 from tl_core.files import existing_path
+from tl_core.hub.repository import RepositoryMissing, RevisionMissing
 from tl_core.images.collection import Collection
+from tl_core.pins import NO_PINS, Pins
 from tl_core.runs import RESUMABLE_STATES, Run, find_run
 from tl_core.settings import Settings
 
@@ -73,16 +75,21 @@ class Named(NamedTuple):
     collection: Collection
     teacher: ModelSource | None
 
+    @property
+    def pins(self) -> Pins:
+        return Pins(self.source.revision, self.teacher.revision if self.teacher else None)
+
 
 def open_configured(
     config: TrainConfig,
     settings: Settings,
     ticker: Ticker | None = None,
     accept: Callable[[dict[str, Any]], None] | None = None,
+    pins: Pins = NO_PINS,
 ) -> Named:
-    """Whatever a configuration names, the models first. Raises as `open_model` and `open_data`."""
-    source = open_model(config.model, settings, weights=config.needs_weights, accept=accept)
-    teacher = open_model(config.teacher, settings, accept=accept) if config.teacher else None
+    """Whatever a configuration names, the models first and at their `pins`. Raises as `open_model` and `open_data`."""
+    source = open_model(config.model, settings, weights=config.needs_weights, accept=accept, revision=pins.model)
+    teacher = open_model(config.teacher, settings, accept=accept, revision=pins.teacher) if config.teacher else None
     collection = open_data(
         config.data, settings, image_column=config.image_column, label_column=config.label_column, ticker=ticker
     )
@@ -105,12 +112,16 @@ def open_model(
     *,
     weights: bool = True,
     accept: Callable[[dict[str, Any]], None] | None = None,
+    revision: str | None = None,
 ) -> ModelSource:
     """Find MODEL: an embedded name, a folder, a run, else a Hub id; `weights=False` where the architecture is enough.
 
     `accept` is shown the config.json of a Hub model before its weights are fetched, and may raise ModelError.
+    With the `revision` that a run is pinned to it is the Hub's model, whatever is called so here by now.
     Raises ModelError, JobError or HubError.
     """
+    if revision is not None:
+        return _pinned_model(text, revision, settings, weights, accept)
     if "/" not in text and existing_path(str(catalogue.BACKBONES_DIR / text / "config.json")) is not None:
         return _checked(ModelSource(text, catalogue.BACKBONES_DIR / text, "embedded"), weights)
     folder = existing_path(text)
@@ -130,6 +141,20 @@ def open_model(
     if not hub.is_hub_id(text):
         raise ModelError(f"there is no folder {text!r}, and it cannot be a Hub id either, which looks like owner/name")
     fetched = hub.fetch_model(text, settings, weights=weights, accept=accept)
+    return _checked(ModelSource(text, fetched.path, "hub", fetched.revision), weights)
+
+
+def _pinned_model(
+    text: str, revision: str, settings: Settings, weights: bool, accept: Callable[[dict[str, Any]], None] | None
+) -> ModelSource:
+    try:
+        fetched = hub.fetch_model(text, settings, revision, weights=weights, accept=accept)
+    except (RevisionMissing, RepositoryMissing) as failure:
+        raise HubError(
+            f"this run began with {text} at revision {revision}, which is neither on the Hub nor on this machine any "
+            "more; start a new run, which takes the model as it is now, or ask its owner to bring that revision back",
+            [failure.message, *failure.details],
+        ) from failure
     return _checked(ModelSource(text, fetched.path, "hub", fetched.revision), weights)
 
 

@@ -7,11 +7,13 @@ from typing import Any
 
 from tl_core.api.words import open_words, parsed
 from tl_core.config import TrainConfig
+from tl_core.files import writing_to_home
 from tl_core.launch import once
+from tl_core.pins import remember_pins
 from tl_core.recorder import LogStream
 from tl_core.runs import LOCAL_OWNER, Run, create_run, find_run, list_runs
-from tl_core.settings import read_settings
-from tl_core.sources import Ticker
+from tl_core.settings import Settings, read_settings
+from tl_core.sources import Named, Ticker
 
 
 @once
@@ -46,7 +48,8 @@ def train(
 
     quieten()
     inputs = make_inputs(config, *named, seconds=time.perf_counter() - begun)
-    return work(create_run(config, settings), settings, echo=echo, ticker=ticker, inputs=inputs, token=token)
+    run = _made(config, named, settings)
+    return work(run, settings, echo=echo, ticker=ticker, inputs=inputs, token=token)
 
 
 @once
@@ -74,7 +77,7 @@ def train_in_background(
     token = check_delivery(config, token, settings)
     config, named = open_words(config, settings, ticker)
     check_images(len(named.collection.pictures), settings)
-    run = create_run(config, settings, owner)
+    run = _made(config, named, settings, owner)
     enqueue(run, settings, _only_in_memory(token))
     return run
 
@@ -108,6 +111,14 @@ def resume_in_background(run: str, *, token: str | None = None) -> Run:
     token = token or token_at_hand() if wish_of(found) else None
     enqueue(found, settings, _only_in_memory(token))
     return found
+
+
+def _made(config: TrainConfig, named: Named, settings: Settings, owner: str = LOCAL_OWNER) -> Run:
+    """A run that begins with exactly these models, whichever process opens them next."""
+    run = create_run(config, settings, owner)
+    with writing_to_home(settings):
+        remember_pins(run, named.pins)
+    return run
 
 
 def _only_in_memory(token: str | None) -> str | None:

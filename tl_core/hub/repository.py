@@ -42,6 +42,10 @@ class Unreachable(HubError):
     """No answer from the Hub, or none of use: what lies in the cache is still good."""
 
 
+class RepositoryMissing(HubError):
+    """The Hub shows no such repository to whoever asks."""
+
+
 class RevisionMissing(HubError):
     """The repository is there, the branch, tag or commit is not."""
 
@@ -68,7 +72,7 @@ class Repository:
         """The same repository at the commit its revision is now.
 
         The first question to the Hub, so the one that finds out: raises Unreachable within FIRST_ANSWER_SECONDS, at
-        once where the environment forbids asking, RevisionMissing, and HubError for an unknown or closed repository.
+        once where the environment forbids asking, RepositoryMissing, RevisionMissing, and HubError for a closed one.
         """
         from huggingface_hub import HfApi
 
@@ -170,7 +174,7 @@ class Repository:
                     f"{self} is gated: accept its terms at {self._page} and log in with `hf auth login` or HF_TOKEN"
                 ) from failure
             except errors.RepositoryNotFoundError as failure:
-                raise HubError(f"{self} is unknown at {endpoint()}, or private; {self._spelling}") from failure
+                raise RepositoryMissing(f"{self} is unknown at {endpoint()}, or private; {self._spelling}") from failure
             except errors.RevisionNotFoundError as failure:
                 raise RevisionMissing(f"{self} has no revision {self.revision!r}; its newest is main") from failure
             except errors.LocalEntryNotFoundError as failure:

@@ -40,6 +40,7 @@ from tl_core.ml.outcome import Outcome
 from tl_core.ml.shards import processes
 from tl_core.model_card import render_card
 from tl_core.parts import recall_parts, remember_parts
+from tl_core.pins import recall_pins, remember_pins
 from tl_core.recorder import Recorder
 from tl_core.runs import Run
 from tl_core.settings import Settings
@@ -63,7 +64,9 @@ def train(config: TrainConfig, settings: Settings, recorder: Recorder, inputs: I
     np.random.seed(config.seed)
     if inputs is None:
         recorder.stage(CHECKING)
-        opened = open_configured(config, settings, lambda _, step, total: recorder.advance(step, total))
+        pins = recall_pins(recorder.run)
+        opened = open_configured(config, settings, lambda _, step, total: recorder.advance(step, total), pins=pins)
+        remember_pins(recorder.run, opened.pins)
         inputs = make_inputs(config, *opened)
     choice = None
     if config.strategy == AUTO:

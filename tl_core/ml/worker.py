@@ -80,6 +80,7 @@ def work(
         reached = {"metrics": _figures(report), **steps}
         if report["stopped"]:
             with writing_to_home(settings):
+                _say_why(run, recorder)
                 withheld = withhold(run, recorder)
                 recorder.finish("stopped", **reached)
             return {**report, **withheld}
@@ -117,11 +118,19 @@ def _stop_early(run: Run, settings: Settings, recorder: Recorder) -> dict[str, A
     """End the run as stopped; what an earlier process on it has reached is still there, and is the report."""
     reached = run.report()
     with writing_to_home(settings):
+        _say_why(run, recorder)
         withheld = withhold(run, recorder)
         recorder.finish("stopped", metrics=reached and _figures(reached))
     if reached is not None:
         return {**reached, "stopped": True, **withheld}
     return {"run_id": run.id, "run_dir": str(run.dir), "model_dir": None, "stopped": True, **withheld}
+
+
+def _say_why(run: Run, recorder: Recorder) -> None:
+    """Where it was not the person who stopped the run, whoever did has written down why."""
+    with suppress(FileNotFoundError):
+        if why := (run.dir / "stop").read_text(encoding="utf-8").strip():
+            recorder.note(why)
 
 
 def _figures(report: dict[str, Any]) -> dict[str, Any]:

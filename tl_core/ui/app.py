@@ -24,7 +24,7 @@ from tl_core.ui.slot import slot
 
 # Gradio's copies of uploads and thumbnails: looked at every hour, kept for a day. What a person keeps lies elsewhere.
 _CACHE_TIMES = (3600, 24 * 3600)
-SHARE = "share"
+TRAIN, SHARE = "train", "share"
 # Everything that waits in the whole app, ticks of open pages included.
 _MOST_WAITING = 500
 # The first page is drawn before torch takes the interpreter for seconds.
@@ -47,7 +47,7 @@ def build_app() -> gr.Blocks:
                 trying = try_model.build()
             with gr.Tab("Your images", id="images"):
                 doors, boxes, found = data.build(), classes.build(), findings.build()
-            with gr.Tab("Train", id="train") as train_tab:
+            with gr.Tab("Train", id=TRAIN) as train_tab:
                 training = train.build()
             with gr.Tab("Watch", id="watch") as watch_tab:
                 listed, watched = runs.build(), monitor.build()
@@ -65,7 +65,7 @@ def build_app() -> gr.Blocks:
         results.bind(judged, session)
         compare.bind(compared, session)
         share.bind(sharing, session, share_tab.select)
-        _lead(found.go.click, tabs, "train", notice)
+        _lead(found.go.click, tabs, TRAIN, notice)
         _lead(training.started.change, tabs, "watch", notice)
         _lead(watched.to_results.click, tabs, "results", notice)
         _lead(judged.model.share.click, tabs, SHARE, notice)
@@ -86,8 +86,8 @@ def _bind_start(app: gr.Blocks, session: Session, tabs: gr.Tabs, notice: gr.HTML
         asked = request.query_params if request is not None else {}
         named, step = asked.get("run"), asked.get("step")
         opened = {session.run: named, tabs: gr.Tabs(selected="watch")} if named else {}
-        if step == SHARE:  # where somebody went to sign in from
-            opened[tabs] = gr.Tabs(selected=SHARE)
+        if step in (TRAIN, SHARE):  # where somebody went to sign in from
+            opened[tabs] = gr.Tabs(selected=step)
         return {session.token: keep_token(token), session.ready: str(time.time_ns()), **opened}
 
     listen(

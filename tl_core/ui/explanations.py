@@ -111,13 +111,13 @@ GROUPS: dict[str, tuple[str, str]] = {
     ),
     "model": ("Backbone and head", "What is done to the network itself."),
     "machine": ("This computer", "How it is computed: memory, number formats, and how often the work is saved."),
-    "share": (
-        "Push when done",
-        "The model goes to the Hugging Face Hub as soon as the training has succeeded, even if this page is closed by "
-        "then. Whether it can is found out before the training begins. The step “Share” does the same afterwards, and "
-        "shows first what is sent. For it you must be signed in on a Space; elsewhere this computer’s token is used.",
-    ),
 }
+WHEN_DONE = "Push when done"
+WHEN_DONE_WORDS = (
+    "The model goes to the Hugging Face Hub as soon as the training has succeeded, even if this page is closed by "
+    "then. Whether it can is found out before the training begins. The step “Share” does the same afterwards, and "
+    "shows first what is sent."
+)
 
 
 def explain(strategy: str) -> tuple[str, str]:

@@ -31,7 +31,7 @@ def what_is_allowed(settings: Settings) -> str:
         return ""
     caps = [
         f"{settings.max_images:,} images in one training" if settings.max_images else "",
-        f"{settings.max_run_minutes:,} minutes for a training of a backbone" if settings.max_run_minutes else "",
+        f"{settings.max_run_minutes:,} minutes for a training" if settings.max_run_minutes else "",
         f"{settings.kept_runs:,} runs kept of each visitor" if settings.kept_runs else "",
     ]
     told = [cap for cap in caps if cap]

@@ -20,6 +20,7 @@ from gradio.context import LocalContext
 from tl_core.errors import HubError
 from tl_core.hub.account import Account, account_of, sound_token, token_at_hand
 from tl_core.settings import Settings
+from tl_core.ui.markup import notice, paragraph
 
 # What a Space with `hf_oauth: true` is given (https://huggingface.co/docs/hub/spaces-oauth).
 _GIVEN = ("OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OAUTH_SCOPES", "OPENID_PROVIDER_URL")
@@ -110,6 +111,14 @@ def account_for(token: str, settings: Settings) -> Account:
         while len(_accounts) > _MOST_REMEMBERED:
             _accounts.popitem(last=False)
     return found
+
+
+def introduced(account: Account, *, of_computer: bool) -> str:
+    """Markup of who somebody is on the Hub, and whether they may write; by the token `of_computer` or one of theirs."""
+    if not account.owners:
+        return notice(f"This access token of {account.name} can only read: make one with the role write.", "warn")
+    by_token = ", by the access token of this computer" if of_computer else ""
+    return paragraph(f"You are {account.name} on the Hub{by_token}.", "tl-quiet")
 
 
 @functools.cache

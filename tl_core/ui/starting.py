@@ -11,7 +11,8 @@ from typing import Any
 from gradio import OAuthToken
 
 from tl_core import api
-from tl_core.config import TrainConfig
+from tl_core.config import SHARE, TrainConfig
+from tl_core.config import options as all_options
 from tl_core.delivery import wish_of
 from tl_core.drafts import Draft
 from tl_core.errors import ConfigError, DataError
@@ -77,7 +78,10 @@ def configure_options(options: Mapping[str, Any], data: str, token: str | None) 
 
 def shown(config: TrainConfig) -> TrainConfig:
     """The configuration as it may be shown: the folders of a machine that others use too are nobody's to know."""
-    return config.portable() if read_settings().shared else config
+    if not read_settings().shared:
+        return config
+    wish = {option.name: getattr(config, option.name) for option in all_options() if option.group == SHARE}
+    return config.portable().model_copy(update=wish)  # whoever sees it is the one who wishes it
 
 
 def as_json(config: TrainConfig) -> str:
@@ -91,15 +95,21 @@ def runs_named(name: str | None, token: str | None) -> int:
 
 
 def begin(
-    config: TrainConfig, token: str | None, ticker: Ticker | None = None, *, signed: OAuthToken | None = None
+    config: TrainConfig,
+    token: str | None,
+    ticker: Ticker | None = None,
+    *,
+    signed: OAuthToken | None = None,
+    known: bool = False,
 ) -> str:
     """Start a training, or let it join the queue; its run's id. Asked twice in a moment, it starts once.
 
-    Where its model is to be pushed when it is done, that is with the token of who is `signed` in. Where only so many
+    Where its model is to be pushed when it is done, that is with the token of who is `signed` in; `known`: the page has
+    shown their name already, so that a sign-in which is missing has expired. Where only so many
     runs are kept of one person, the ones that have to go are removed once it is on its way. Raises TLError.
     """
     owner, settings = owner_of(token), read_settings()
-    access = token_for(None, signed, settings) if config.push_to and is_offered(settings) else None
+    access = token_for(None, signed, settings, known=known) if config.push_to and is_offered(settings) else None
 
     def start() -> str:
         surplus_runs(own_runs(token), settings, more=1)  # refused before anything is done

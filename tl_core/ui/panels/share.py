@@ -29,7 +29,7 @@ from tl_core.ui.markup import hint, notice, notice_of_error, paragraph
 from tl_core.ui.panels.results import find_result, run_choices
 from tl_core.ui.push_form import ANY_NAME, ANY_OWNER, Wanted, example_pictures, suggested_name
 from tl_core.ui.session import Session, own_run
-from tl_core.ui.signin import account_for, is_offered, token_for
+from tl_core.ui.signin import account_for, introduced, is_offered, token_for
 from tl_core.ui.slot import slot
 from tl_core.ui.waiting import WAITING, tick_into
 
@@ -197,15 +197,11 @@ def bind(panel: SharePanel, session: Session, *opened: Any) -> None:
             )
             asked_for = {panel.token_fold: gr.Accordion(open=True)}
             return {**button, **asked_for, panel.who: said, panel.owner: gr.Dropdown([], value=None)}
-        by_token = "" if signed or (pasted or "").strip() else ", by the access token of this computer"
         kept = owner if owner in account.owners else next(iter(account.owners), None)
-        told = paragraph(f"You are {account.name} on the Hub{by_token}.", "tl-quiet")
-        if not account.owners:
-            told = notice(f"This access token of {account.name} can only read: make one with the role write.", "warn")
         token_field = gr.Textbox(placeholder=_OWN_TOKEN if not (pasted or "").strip() else _TOKEN_LOOKS)
         return {
             **button,
-            panel.who: told,
+            panel.who: introduced(account, of_computer=not signed and not (pasted or "").strip()),
             panel.owner: gr.Dropdown(list(account.owners), value=kept),
             panel.pasted: token_field,
         }

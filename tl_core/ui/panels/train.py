@@ -26,7 +26,7 @@ from tl_core.ui.found import can_be_trained
 from tl_core.ui.house_rules import too_many_images, what_is_allowed, who_makes_room
 from tl_core.ui.markup import hint, layers, notice, notice_of_error, paragraph
 from tl_core.ui.panels import options as more_options
-from tl_core.ui.panels import rank
+from tl_core.ui.panels import rank, when_done
 from tl_core.ui.session import Session, own_runs
 from tl_core.ui.sketch import sketch
 from tl_core.ui.slot import slot
@@ -47,8 +47,9 @@ DEFAULT_WAY = "frozen"
 _OTHER = "another"
 # Options with a control of their own on the first screen.
 _MAIN = ("model", "strategy", "thoroughness", "name", "control")
+_PUSHING = tuple(option.name for option in options() if option.group == SHARE)
 # What changes nothing of how it trains, so nothing of what will happen.
-_SAYS_NOTHING = {option.name: option.default for option in options() if option.group == SHARE or option.name == "name"}
+_SAYS_NOTHING = {option.name: option.default for option in options() if option.name in (*_PUSHING, "name")}
 _MEASURING = "Measuring how fast this computer is"
 _STARTED = "It is on its way: the tab “Watch” shows how it goes, or its place in the queue."
 
@@ -67,6 +68,7 @@ class TrainPanel:
     name: gr.Textbox
     control: gr.Checkbox
     options: more_options.OptionsPanel
+    when_done: when_done.WhenDonePanel
     plan_notice: gr.HTML
     plan: gr.HTML
     reasons: gr.HTML
@@ -82,7 +84,7 @@ class TrainPanel:
     def form(self) -> list[Any]:
         """Every control of the form, in the order that `read_form` takes their values in."""
         main = [self.model, self.way, self.other, self.thoroughness, self.name, self.control]
-        return [*main, *self.options.controls.values()]
+        return [*main, *self.when_done.form, *self.options.controls.values()]
 
 
 def build() -> TrainPanel:
@@ -91,7 +93,8 @@ def build() -> TrainPanel:
     with gr.Row(equal_height=False):
         with gr.Column(scale=6, min_width=300):
             made |= _build_main()
-            made["options"] = more_options.build(usable_options(DEFAULT_WAY, None), _MAIN)
+            made["options"] = more_options.build(usable_options(DEFAULT_WAY, None), (*_MAIN, *_PUSHING))
+            made["when_done"] = when_done.build()
         with gr.Column(scale=5, min_width=300):
             gr.Markdown("### What will happen")
             made["plan_notice"] = slot()
@@ -231,12 +234,14 @@ def bind(panel: TrainPanel, session: Session, *opened: Any) -> None:
         token: str, draft: str, signed: gr.OAuthToken | None, *values: Any, progress: gr.Progress = WAITING
     ) -> dict[Any, Any]:
         config = configure(read_form(panel, values), draft_of(draft, token).pinned(), token)
-        run = begin(config, token, tick_into(progress), signed=signed)
+        known = bool(values[panel.form.index(panel.when_done.owner)])
+        run = begin(config, token, tick_into(progress), signed=signed, known=known)
         return {session.run: run, panel.started: run, panel.notice: notice(_STARTED)}
 
     # First, for a handler of the page that is called the same would take the name.
     offer_trainings()
     rank.bind(panel.suiting, session, panel.model, panel.options.controls["seed"])
+    when_done.bind(panel.when_done, *opened)
     view = partial(listen, notice=panel.notice, kind="view")
     images = [session.ready.change, session.draft.change]
     changes = {control: control.change for control in panel.form}
@@ -261,10 +266,10 @@ def bind(panel: TrainPanel, session: Session, *opened: Any) -> None:
     view([*images, *changes.values()], follow, inputs=[*own, *panel.form], outputs=[panel.command, panel.config])
     # A tab's `select` would else be heard once, and not again before it is answered.
     planning = partial(listen, notice=panel.plan_notice, trigger_mode="always_last")
-    brought = list(opened) or images
+    brought, unheard = list(opened) or images, (panel.name, *panel.when_done.form)
     planning(brought, look, inputs=own, outputs=[panel.images, panel.start])
     planning(
-        [*brought, *(change for control, change in changes.items() if control is not panel.name)],
+        [*brought, *(change for control, change in changes.items() if control not in unheard)],
         plan,
         inputs=[*own, panel.planned, *panel.form],
         outputs=[panel.plan, panel.reasons, panel.drawing, panel.planned, *panel.options.derivable],
@@ -289,13 +294,15 @@ def strategy_of(way: str, other: str) -> str:
 def read_form(panel: TrainPanel, values: tuple[Any, ...]) -> dict[str, Any]:
     """The values of `panel.form` by option."""
     model, way, other, thoroughness, name, control, *rest = values
+    wishes = len(panel.when_done.form)
     return {
         "model": model,
         "strategy": strategy_of(way, other),
         "thoroughness": thoroughness,
         "name": name.strip() if name else None,
         "control": control,
-        **dict(zip(panel.options.controls, rest, strict=True)),
+        **when_done.read_wish(panel.when_done, rest[:wishes]),
+        **dict(zip(panel.options.controls, rest[wishes:], strict=True)),
     }
 
 
