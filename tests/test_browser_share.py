@@ -130,12 +130,14 @@ def test_a_token_that_is_pasted_pushes_and_stays_nowhere(browser: Any, shared: A
         visitor.fits("Share")
         visitor.press("#share-look")
         visitor.see("#share-plan", "a new public one")
+        can_be_read_in_the_dark(visitor, "#share-plan a")
         visitor.press("#share-card-fold button")
         visitor.see("#share-card h1", "at home")
         visitor.see("#share-card img")
         visitor.fits("Share")
         visitor.press("#share-push")
         visitor.see("#share-plan", "It is on the Hub")
+        can_be_read_in_the_dark(visitor, "#share-plan a, #share-went a")
         assert field.input_value() == ""
         kept = visitor.page.evaluate(
             "JSON.stringify([localStorage, sessionStorage, document.documentElement.outerHTML])"
@@ -157,6 +159,13 @@ def leave(visitor: Visitor, selector: str, step: str = "share") -> None:
     visitor.page.once("framenavigated", lambda _: visitor.arrive())
     visitor.press(selector)
     visitor.page.wait_for_url(re.compile(f"step={step}"))
+
+
+def can_be_read_in_the_dark(visitor: Visitor, selector: str) -> None:
+    """These links are light there, as bright as the middle at least in their brightest part."""
+    found = [link.evaluate("link => getComputedStyle(link).color") for link in visitor.page.locator(selector).all()]
+    assert found
+    assert all(max(map(int, re.findall(r"\d+", colour)[:3])) > 128 for colour in found), found
 
 
 def choose_owner(visitor: Visitor, name: str, place: str = "#share-owner") -> None:

@@ -123,7 +123,7 @@ def build() -> SharePanel:
                 )
                 made["name"] = gr.Textbox(
                     label="Name of the repository",
-                    info="Letters, digits, '-', '_' and '.'.",
+                    info="Letters, digits, hyphens, underscores and dots.",
                     max_lines=1,
                     elem_id="share-name",
                 )
