@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from threading import Event, Lock
 
 Files = dict[str, bytes]
@@ -17,6 +17,11 @@ Files = dict[str, bytes]
 LARGE_FILE_SUFFIXES = frozenset({".bin", ".parquet", ".safetensors", ".zip"})
 SAMPLE_BYTES = 512  # as much of a file as the client shows before it sends it
 WRITING_ROLES = ("admin", "write", "contributor")
+
+
+def contents_of(files: Mapping[str, bytes | Path]) -> Files:
+    """What is to be published, read; as a repository holds it."""
+    return {name: content if isinstance(content, bytes) else content.read_bytes() for name, content in files.items()}
 
 
 @dataclass

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from browser import App, free_port, served
 from gradio_client import Client, handle_file
+from hub_state import contents_of
 
 from tl_core.catalogue import DEFAULT_MODEL
 from tl_core.deployment import app_files
@@ -25,10 +26,10 @@ SIGN_IN = {
 
 def unpack(folder: Path) -> Path:
     """The app as it lies on a Space."""
-    for name, content in app_files().items():
+    for name, content in contents_of(app_files()).items():
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+        place.write_bytes(content)
     return folder
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 from hub_server import Hub, Person, Repo, UseHub
+from hub_state import contents_of
 
 import tl_core
 from tl_core.cli import main
@@ -106,10 +107,7 @@ def test_deployed_twice_nothing_is_sent_and_then_only_what_has_changed(
     first = say(capsys, "deploy", "--repo-id", APP)
     space = mine.repos[f"spaces/{APP}"]
     assert (first["url"], space.sdk) == (f"{mine.url}/spaces/{APP}", "gradio")
-    sent = {
-        name: content if isinstance(content, bytes) else content.read_bytes() for name, content in app_files().items()
-    }
-    assert sent.items() <= space.files.items()
+    assert contents_of(app_files()).items() <= space.files.items()
 
     mine.received.clear()
     again = say(capsys, "deploy", "--repo-id", APP)

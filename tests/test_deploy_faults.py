@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hub_faults import FAULTS
 from hub_server import CLOSED, Hub, Person, UseHub
+from hub_state import contents_of
 
 from tl_core.cli import main
 from tl_core.deployment import COMMIT_TITLE, app_files
@@ -36,11 +37,7 @@ def refused(capfd: pytest.CaptureFixture[str], *more: str) -> str:
 
 
 def holds_the_app(hub: Hub) -> bool:
-    held = hub.repos[SPACE].files
-    return all(
-        held.get(name) == (content if isinstance(content, bytes) else content.read_bytes())
-        for name, content in app_files().items()
-    )
+    return contents_of(app_files()).items() <= hub.repos[SPACE].files.items()
 
 
 @pytest.mark.parametrize(("method", "path", "kind", "sentence"), FAULTS.values(), ids=FAULTS)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from hub_server import CLOSED, UseHub
+from hub_state import contents_of
 
 from tl_core import api
 from tl_core.errors import ConfigError, DataError, JobError
@@ -28,8 +29,7 @@ def held_out(run: Run) -> Run:
 
 
 def content_of(run: Run) -> dict[str, bytes]:
-    files = files_of(run, NAME)
-    return {name: content if isinstance(content, bytes) else content.read_bytes() for name, content in files.items()}
+    return contents_of(files_of(run, NAME))
 
 
 def change(run: Run, **parts: Any) -> None:

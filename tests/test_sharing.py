@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hub_faults import FAULTS
 from hub_server import CLOSED, Hub, Person, Repo, UseHub
+from hub_state import contents_of
 from huggingface_hub import ModelCard
 
 from tl_core import api
@@ -38,8 +39,7 @@ def push(run: Run, settings: Settings, **options: Any) -> dict[str, Any]:
 
 
 def content_of(run: Run) -> dict[str, bytes]:
-    files = files_of(run, NAME)
-    return {name: content if isinstance(content, bytes) else content.read_bytes() for name, content in files.items()}
+    return contents_of(files_of(run, NAME))
 
 
 def ask(model: str, image: Path, **environment: str) -> dict[str, float]:

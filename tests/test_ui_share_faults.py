@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hub_faults import FAULTS
 from hub_server import CLOSED, Hub, Person, Repo, UseHub
+from hub_state import contents_of
 from page import Elements, by_id, handlers_of
 
 from tl_core.files import write_json
@@ -56,11 +57,7 @@ def refused(answer: dict[Any, Any], capfd: pytest.CaptureFixture[str]) -> str:
 
 
 def is_there(hub: Hub, run: Run) -> bool:
-    held = hub.repos[NAME].files
-    return all(
-        held.get(name) == (content if isinstance(content, bytes) else content.read_bytes())
-        for name, content in files_of(run, NAME).items()
-    )
+    return contents_of(files_of(run, NAME)).items() <= hub.repos[NAME].files.items()
 
 
 @pytest.mark.parametrize(("method", "path", "kind", "sentence"), FAULTS.values(), ids=FAULTS)

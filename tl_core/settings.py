@@ -124,11 +124,12 @@ def check_variable(name: str, text: str) -> bool | int | str:
         raise ConfigError(f"{name!r} is no setting of this program; allowed are {', '.join(sorted(_VARIABLES))}")
     if not text:
         raise ConfigError(f"{name} is given without a value; leave it out, or say what it is to be")
-    if name == "TL_PROJECT_URL":
+    kind = _VARIABLES[name]
+    if kind is Path:
+        return text
+    if kind == (str | None):
         return _as_address(name, text)
-    if _VARIABLES[name] is bool:
-        return _as_switch(name, text)
-    return text if _VARIABLES[name] is Path else _as_whole_number(name, text)
+    return _as_switch(name, text) if kind is bool else _as_whole_number(name, text)
 
 
 def _home(on_space: bool) -> Path:

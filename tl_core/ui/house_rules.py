@@ -11,7 +11,7 @@ from tl_core.limits import surplus_runs
 from tl_core.runs import Run
 from tl_core.settings import Settings
 from tl_core.ui.choices import describe_run
-from tl_core.ui.markup import notice, paragraph
+from tl_core.ui.markup import as_sentence, notice, paragraph
 
 _LOST = (
     "What you neither push (“Share”) nor download (“Results”) is lost when this Space restarts, and it does so without "
@@ -54,7 +54,7 @@ def who_makes_room(runs: Sequence[Run], settings: Settings) -> str:
     try:
         going = surplus_runs(runs, settings, more=1)
     except JobError as refusal:
-        return notice(f"{refusal.message[:1].upper()}{refusal.message[1:]}.", "warn")
+        return notice(as_sentence(refusal.message), "warn")
     if not going:
         return ""
     named = ", ".join(f"“{describe_run(run.view())}”" for run in going)

@@ -37,6 +37,7 @@ NOT_SIGNED_IN = (
     "you are not signed in, so nothing can be sent; press “Sign in with Hugging Face”, and what you made before stays "
     "yours"
 )
+OWNER_INFO = "You, or an organisation you may write to."
 EXPIRED = "your sign-in has expired, and nothing was sent; press “Sign in with Hugging Face” and go on where you were"
 ELSEWHERE = "this was asked for by another site, in the name of who is signed in here; open the page itself"
 
@@ -111,6 +112,17 @@ def account_for(token: str, settings: Settings) -> Account:
         while len(_accounts) > _MOST_REMEMBERED:
             _accounts.popitem(last=False)
     return found
+
+
+def sign_in_link(step: str) -> str:
+    """Where to sign in, and to come back from to this step of the page."""
+    return f"/login/huggingface?_target_url=%2F%3Fstep%3D{step}"
+
+
+def offered_owners(account: Account, chosen: str | None) -> gr.Dropdown:
+    """Under which names somebody may publish; what is chosen stays where it is one of them."""
+    kept = chosen if chosen in account.owners else next(iter(account.owners), None)
+    return gr.Dropdown(list(account.owners), value=kept)
 
 
 def introduced(account: Account, *, of_computer: bool) -> str:

@@ -25,11 +25,19 @@ from tl_core.ui.destinations import (
     word_of,
 )
 from tl_core.ui.events import listen
-from tl_core.ui.markup import hint, notice, notice_of_error, paragraph
+from tl_core.ui.markup import as_sentence, hint, notice, notice_of_error, paragraph
 from tl_core.ui.panels.results import find_result, run_choices
 from tl_core.ui.push_form import ANY_NAME, ANY_OWNER, Wanted, example_pictures, suggested_name
 from tl_core.ui.session import Session, own_run
-from tl_core.ui.signin import account_for, introduced, is_offered, token_for
+from tl_core.ui.signin import (
+    OWNER_INFO,
+    account_for,
+    introduced,
+    is_offered,
+    offered_owners,
+    sign_in_link,
+    token_for,
+)
 from tl_core.ui.slot import slot
 from tl_core.ui.waiting import WAITING, tick_into
 
@@ -51,8 +59,6 @@ _SPACE_INFO = "A small page on the Hub where anybody can try the model with a pi
 _EXAMPLES = "Show these test pictures in the demo: they become public"
 _SURE = "Nothing was sent. If you want that, press “Replace what is there”; else take another name."
 _CHANGED = "What is there has changed since you looked. Nothing was sent; look at it again."
-# Where a person is after they have signed in: on this step again.
-SIGN_IN = "/login/huggingface?_target_url=%2F%3Fstep%3Dshare"
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,7 @@ def build() -> SharePanel:
                 made["sign_in"] = gr.Button(
                     "Sign in with Hugging Face",
                     variant="huggingface",
-                    link=SIGN_IN,
+                    link=sign_in_link("share"),
                     visible=False,
                     elem_id="share-sign-in",
                 )
@@ -118,9 +124,7 @@ def build() -> SharePanel:
                         html_attributes=gr.InputHTMLAttributes(autocomplete="off", spellcheck=False),
                         elem_id="share-token",
                     )
-                made["owner"] = gr.Dropdown(
-                    [], label="Owner", info="You, or an organisation you may write to.", elem_id="share-owner"
-                )
+                made["owner"] = gr.Dropdown([], label="Owner", info=OWNER_INFO, elem_id="share-owner")
                 made["name"] = gr.Textbox(
                     label="Name of the repository",
                     info="Letters, digits, hyphens, underscores and dots.",
@@ -191,18 +195,17 @@ def bind(panel: SharePanel, session: Session, *opened: Any) -> None:
             account = account_for(token_for(pasted, signed, read_settings(), known=bool(owner)), read_settings())
         except TLError as failure:
             said = (
-                notice(_plain(failure), "warn")
+                notice(as_sentence(failure.message), "warn")
                 if signed_out or not (pasted or "").strip()
                 else notice_of_error(failure)
             )
             asked_for = {panel.token_fold: gr.Accordion(open=True)}
             return {**button, **asked_for, panel.who: said, panel.owner: gr.Dropdown([], value=None)}
-        kept = owner if owner in account.owners else next(iter(account.owners), None)
         token_field = gr.Textbox(placeholder=_OWN_TOKEN if not (pasted or "").strip() else _TOKEN_LOOKS)
         return {
             **button,
             panel.who: introduced(account, of_computer=not signed and not (pasted or "").strip()),
-            panel.owner: gr.Dropdown(list(account.owners), value=kept),
+            panel.owner: offered_owners(account, owner),
             panel.pasted: token_field,
         }
 
@@ -232,7 +235,7 @@ def bind(panel: SharePanel, session: Session, *opened: Any) -> None:
         except HubError as failure:  # all but what is there already can be said without the Hub
             named = Wanted(wanted.owner or ANY_OWNER, *form[1:])
             planned = api.push(run.id, named.repo_id, **wanted.options, dry_run=True)
-            said = notice(_plain(failure), "warn")
+            said = notice(as_sentence(failure.message), "warn")
             return {**unsaid, panel.plan: what_would_be_sent(planned, None), panel.notice: said}
         return describe(run, wanted, access)
 
@@ -332,7 +335,3 @@ def bind(panel: SharePanel, session: Session, *opened: Any) -> None:
     sent = [*shown, panel.went, panel.pasted]
     hub(panel.push.click, send, inputs=[*asked, panel.pasted, *panel.form], outputs=sent)
     hub(panel.replace.click, send_over, inputs=[*asked, panel.pasted, panel.said, *panel.form], outputs=sent)
-
-
-def _plain(failure: TLError) -> str:
-    return f"{failure.message[:1].upper()}{failure.message[1:]}."

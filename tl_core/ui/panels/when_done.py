@@ -18,14 +18,19 @@ from tl_core.settings import read_settings
 from tl_core.ui.events import listen
 from tl_core.ui.explanations import WHEN_DONE, WHEN_DONE_WORDS
 from tl_core.ui.form import controls_for
-from tl_core.ui.markup import notice, paragraph
-from tl_core.ui.signin import account_for, introduced, is_offered, token_for
+from tl_core.ui.markup import as_sentence, notice, paragraph
+from tl_core.ui.signin import (
+    OWNER_INFO,
+    account_for,
+    introduced,
+    is_offered,
+    offered_owners,
+    sign_in_link,
+    token_for,
+)
 from tl_core.ui.slot import slot
 
-_OWNER_INFO = "You, or an organisation you may write to."
 _NAME_INFO = "The name of the repository: letters, digits, '-', '_' and '.'. Left empty, nothing is pushed."
-# Where a person is after they have signed in: on this step again.
-SIGN_IN = "/login/huggingface?_target_url=%2F%3Fstep%3Dtrain"
 
 
 @dataclass(frozen=True)
@@ -57,9 +62,13 @@ def build() -> WhenDonePanel:
         made["notice"] = slot()
         made["who"] = slot(elem_id="when-done-who")
         made["sign_in"] = gr.Button(
-            "Sign in with Hugging Face", variant="huggingface", link=SIGN_IN, visible=False, elem_id="when-done-sign-in"
+            "Sign in with Hugging Face",
+            variant="huggingface",
+            link=sign_in_link("train"),
+            visible=False,
+            elem_id="when-done-sign-in",
         )
-        made["owner"] = gr.Dropdown([], label="Owner", info=_OWNER_INFO, elem_id="when-done-owner")
+        made["owner"] = gr.Dropdown([], label="Owner", info=OWNER_INFO, elem_id="when-done-owner")
         made["name"] = gr.Textbox(
             label=publish_as.label, info=_NAME_INFO, max_lines=1, placeholder="my-classifier", elem_id="when-done-name"
         )
@@ -78,13 +87,12 @@ def bind(panel: WhenDonePanel, *opened: Any) -> None:
         try:
             account = account_for(_access(owner, signed), settings)
         except TLError as failure:
-            said = notice(f"{failure.message[:1].upper()}{failure.message[1:]}.", "warn")
+            said = notice(as_sentence(failure.message), "warn")
             return {**button, panel.who: said, panel.owner: gr.Dropdown([], value=None)}
-        kept = owner if owner in account.owners else next(iter(account.owners), None)
         return {
             **button,
             panel.who: introduced(account, of_computer=not offered),
-            panel.owner: gr.Dropdown(list(account.owners), value=kept),
+            panel.owner: offered_owners(account, owner),
         }
 
     def greet(owner: str | None, signed: gr.OAuthToken | None) -> dict[Any, Any]:
