@@ -59,10 +59,11 @@ def test_an_embedded_backbone_is_small_and_works_in_plain_transformers(backbone:
     TrainConfig.parse(json.loads((backbone.path / "recipe.json").read_text()))
     classify = pipeline("image-classification", model=str(backbone.path))
     assert classify.model.dtype == torch.float32
-    noise = np.random.default_rng(0).integers(0, 256, (97, 301, 3), dtype=np.uint8)
-    answers = classify(Image.fromarray(noise), top_k=5)
-    assert len(answers) == 5
-    assert all(not answer["label"].startswith("LABEL_") for answer in answers)
+    for height, width in ((1, 1), (8, 300), (97, 301), (1200, 700)):
+        noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        answers = classify(Image.fromarray(noise), top_k=5)
+        assert len(answers) == 5
+        assert all(not answer["label"].startswith("LABEL_") for answer in answers)
 
 
 def test_the_default_backbone_is_embedded() -> None:
