@@ -55,7 +55,7 @@ def test_the_head_is_new_even_when_the_class_count_agrees(tmp_path: Path, save) 
     source = save(tmp_path, classes=3)
     old = AutoModelForImageClassification.from_pretrained(tmp_path)
     backbone = load_backbone(source, LABELS, seed=1)
-    head = find_head(backbone.model, backbone.input_size)
+    head = backbone.head
     assert head.weight.shape[0] == 3
     assert not torch.equal(head.weight, find_head(old, backbone.input_size).weight)
     of_head = {id(parameter) for parameter in head.parameters()}
@@ -69,7 +69,7 @@ def test_the_same_seed_gives_the_same_head(tmp_path: Path) -> None:
     heads = []
     for seed in (3, 3, 4):
         backbone = load_backbone(source, LABELS, seed=seed)
-        heads.append(find_head(backbone.model, backbone.input_size).weight)
+        heads.append(backbone.head.weight)
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
 
@@ -87,7 +87,7 @@ def test_class_names_survive_saving(tmp_path: Path, save) -> None:
 @pytest.mark.parametrize("architecture", ["test_resnet", "test_vit", "test_convnext"])
 def test_timm_models_keep_their_class_names_too(tmp_path: Path, architecture: str) -> None:
     backbone = load_backbone(save_timm(tmp_path / "old", architecture), LABELS)
-    assert find_head(backbone.model, backbone.input_size).out_features == 3
+    assert backbone.head.out_features == 3
     save_backbone(backbone, tmp_path / "new")
     again = AutoModelForImageClassification.from_pretrained(tmp_path / "new")
     assert [again.config.id2label[index] for index in range(3)] == LABELS
@@ -99,7 +99,7 @@ def test_a_model_without_a_classifier_is_a_fine_backbone(tmp_path: Path) -> None
     Dinov2Model(config).save_pretrained(tmp_path)
     ViTImageProcessor(size={"height": 28, "width": 28}).save_pretrained(tmp_path)
     backbone = load_backbone(ModelSource("dino", tmp_path, "folder"), LABELS)
-    assert find_head(backbone.model, backbone.input_size).in_features == 32  # class token beside the mean patch
+    assert backbone.head.in_features == 32  # class token beside the mean patch
     assert backbone.notes == []
 
 
@@ -268,7 +268,7 @@ def test_a_classifier_without_a_bias_is_refused(tmp_path: Path) -> None:
 
 def test_a_written_head_is_what_the_model_answers_with(tmp_path: Path) -> None:
     backbone = load_backbone(save_resnet(tmp_path), LABELS)
-    head = find_head(backbone.model, backbone.input_size)
+    head = backbone.head
     fitted = LinearHead(np.zeros((3, head.in_features), np.float32), np.array([1.0, 2.0, 3.0], np.float32))
     write_head(head, fitted)
     logits = backbone.model(pixel_values=torch.rand(2, 3, 32, 32)).logits

@@ -222,7 +222,7 @@ class Backbone:
 
 
 def computed_by(load, encode):
-    return partial(encode_reading_ahead, load=load, encode=encode, workers=2)
+    return lambda: partial(encode_reading_ahead, load=load, encode=encode, workers=2)
 
 
 def test_features_are_in_order_and_equal_pictures_are_computed_once(store):
@@ -249,6 +249,20 @@ def test_only_what_is_new_is_computed(store):
     assert backbone.loaded == [4]
     assert heard == [(3, 4), (4, 4)]
     np.testing.assert_array_equal(features[:, 0], [4, 3, 2, 1])
+
+
+def test_what_computes_is_not_made_where_all_is_known(store):
+    compute_features(numbered(1, 2, 3), computed_by(Backbone().load, Backbone().encode), store, batch_size=2)
+    heard = []
+
+    def encoder():
+        raise AssertionError("nothing is missing")
+
+    features = compute_features(
+        numbered(3, 1), encoder, store, batch_size=2, progress=lambda done, total: heard.append((done, total))
+    )
+    assert heard == [(2, 2)]
+    np.testing.assert_array_equal(features[:, 0], [3, 1])
 
 
 def test_stopping_keeps_what_was_computed(store):
@@ -299,8 +313,8 @@ def test_an_error_while_loading_ends_the_pass_and_keeps_earlier_batches(store):
 
 def test_few_pictures_make_as_many_batches_as_can_be_computed_at_a_time(store):
     backbone = Backbone()
-    encode = computed_by(backbone.load, backbone.encode)
-    compute_features(numbered(*range(10)), encode, store, batch_size=16, least_batches=4)
+    encoder = computed_by(backbone.load, backbone.encode)
+    compute_features(numbered(*range(10)), encoder, store, batch_size=16, least_batches=4)
     assert backbone.batches == [3, 3, 3, 1]
 
 

@@ -24,7 +24,7 @@ from transformers import (
     ViTImageProcessor,
 )
 
-from tl_core.ml.backbone import Backbone, find_head, make_model
+from tl_core.ml.backbone import Backbone, make_model
 from tl_core.ml.groups import LayerGroup, layer_groups, train_only
 from tl_core.sources import ModelSource
 
@@ -151,7 +151,7 @@ def test_groups_are_in_the_order_in_which_a_picture_passes_them(case) -> None:
 
 def test_the_head_is_the_classifier_alone(case) -> None:
     backbone, groups, _ = case
-    assert set(groups[-1].parameters) == set(find_head(backbone.model, backbone.input_size).parameters())
+    assert set(groups[-1].parameters) == set(backbone.head.parameters())
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

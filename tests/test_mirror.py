@@ -266,7 +266,7 @@ def test_a_mirrored_picture_is_prepared_as_any_other(tmp_path: Path, settings: S
     collection = open_collection(str(make_ramps(tmp_path / "p", 15)), settings)
     source = save_resnet(tmp_path / "m")
     backbone = load_backbone(source, collection.classes)
-    head = mirror.find_head(backbone.model, backbone.input_size)
+    head = backbone.head
     made = mirror.backbone_features(
         backbone, head, collection.pictures, FP32, settings, recorder(settings), mirrored=True
     )

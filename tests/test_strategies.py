@@ -86,7 +86,7 @@ def test_a_strategy_moves_what_it_trains_and_nothing_else(studio: Studio, name: 
 @every_architecture
 def test_frozen_moves_the_classifier_and_nothing_else(studio: Studio, name: str) -> None:
     backbone = taught(name)
-    head = find_head(backbone.model, backbone.input_size)
+    head = backbone.head
     before = state_of(backbone.model)
     assert studio.train_head(backbone).trained == ["head"]
     of_head = {
@@ -142,7 +142,7 @@ def test_the_optimizer_of_a_training_has_these_rates(studio: Studio, name: str) 
     first = seen.steps[0]  # without warm-up at the peak
     for height, group in enumerate(reversed(groups)):
         assert all(first.rates[parameter] == pytest.approx(0.01 * 0.5**height) for parameter in group.parameters)
-    head = find_head(backbone.model, backbone.input_size)
+    head = backbone.head
     assert (first.decays[head.weight], first.decays[head.bias]) == (0.2, 0.0)
     assert all(seen.steps[1].rates[parameter] < rate for parameter, rate in first.rates.items())
 

@@ -61,6 +61,21 @@ class Backbone:
         """(height, width) in pixels of what the processor hands to the model."""
         return processor_size(self.processor)
 
+    @cached_property
+    def head(self) -> nn.Linear:
+        """The classifier. Raises ModelError for a model whose logits come from anything but one linear layer."""
+        return find_head(self.model, self.input_size)
+
+    @cached_property
+    def weights_digest(self) -> str:
+        """Identifies the files that the weights were read from: 32 hexadecimal digits."""
+        digest = hashlib.blake2b(digest_size=16)
+        for file in sorted(self.source.path.glob("*.safetensors")):
+            with file.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+        return digest.hexdigest()
+
     @property
     def parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.model.parameters())
@@ -95,10 +110,12 @@ def load_backbone(
         _check_answer(model, _answer_to_noise(model, size), labels)
         return Backbone(source, model.eval(), processor, list(labels), notes, seed)
     model, missing = load_weights(source, config)
-    head = find_head(model, size)
-    lost = _judge_missing(source, model, head, missing)
-    head.reset_parameters()
-    return Backbone(source, model.eval(), processor, list(labels), [*notes, *lost], seed if lost else None)
+    backbone = Backbone(source, model.eval(), processor, list(labels), notes)
+    if lost := _judge_missing(source, model, backbone.head, missing):
+        backbone.notes += lost
+        backbone.random_seed = seed
+    backbone.head.reset_parameters()
+    return backbone
 
 
 def read_architecture(source: ModelSource) -> Any:
@@ -191,12 +208,11 @@ def linear_head(backbone: Backbone) -> nn.Linear:
 
     Raises ModelError for one that is not a single linear layer with a bias.
     """
-    head = find_head(backbone.model, backbone.input_size)
-    if head.bias is None:
+    if backbone.head.bias is None:
         raise ModelError(
             f"the classifier of {backbone.source.named} has no bias, which a fitted head needs; use another backbone"
         )
-    return head
+    return backbone.head
 
 
 def write_head(head: nn.Linear, fitted: LinearHead) -> None:
@@ -217,15 +233,11 @@ def fingerprint(backbone: Backbone) -> str:
         "processor": backbone.processor.to_dict(),
         "model": type(backbone.model).__name__,
         "config": _of_features(backbone.model.config.to_dict()),
+        "weights": backbone.weights_digest,
     }
     if backbone.random_seed is not None:
         settings["random"] = [backbone.random_seed, len(backbone.labels)]
-    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=16)
-    for file in sorted(backbone.source.path.glob("*.safetensors")):
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    return hashlib.blake2b(json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
 
 
 def save_backbone(backbone: Backbone, folder: Path) -> None:

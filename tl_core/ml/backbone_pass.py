@@ -170,11 +170,11 @@ def _computed(
     work: BackbonePass, pictures: Sequence[Picture | View], key: str, recorder: Recorder, *, divided: bool = True
 ) -> np.ndarray:
     """(N, D) float32, computed where the store named by `key` does not know it."""
-    settings, encode = work.settings, work.encoder()
+    settings = work.settings
     with FeatureStore(settings.features_dir, key, recorder.note, settings.features_bytes) as store:
         features = compute_features(
             pictures,
-            encode,
+            work.encoder,
             store,
             batch_size=pictures_at_a_time(work.size),
             least_batches=threads_side_by_side(),

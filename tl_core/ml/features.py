@@ -44,7 +44,7 @@ def undivided(batches: Sequence[Sequence[P]], here: Encoder[P]) -> Encoded[P]:
 
 def compute_features(
     pictures: Sequence[P],
-    encode: Encoder[P],
+    encoder: Callable[[], Encoder[P]],
     store: FeatureStore,
     *,
     batch_size: int,
@@ -56,15 +56,17 @@ def compute_features(
     """Features (N, D) of `pictures`, in their order; None when `should_stop` ended it before the last batch.
 
     Batches have at most `batch_size` pictures, and fewer where there would not be `least_batches`. Each is stored as
-    soon as `encode` has computed it, so that nothing is computed twice, now or in a later run; pictures with the same
-    digest are computed once. `progress` hears of (distinct pictures done, all distinct pictures), `should_stop` is
-    asked before every batch. `divide` may have some batches computed elsewhere. Raises what `encode` raises, and
-    ModelError where the backbone answers with values that are not finite.
+    soon as it is computed, so that nothing is computed twice, now or in a later run; pictures with the same digest are
+    computed once. `encoder` makes what computes them, and is not called where all are stored. `progress` hears of
+    (distinct pictures done, all distinct pictures), first when the work begins; `should_stop` is asked before every
+    batch. `divide` may have some batches computed elsewhere. Raises what computing raises, and ModelError where the
+    backbone answers with values that are not finite.
     """
     distinct = {picture.digest: picture for picture in pictures}
     features, missing = store.get_many(list(distinct))
     rows = {digest: row for row, digest in enumerate(distinct)}
     done = len(distinct) - len(missing)
+    encode = encoder() if missing else _nothing
     progress(done, len(distinct))
     size = min(batch_size, -(-len(missing) // least_batches)) or 1
     starts = range(0, len(missing), size)
@@ -85,6 +87,10 @@ def compute_features(
     if len(distinct) == len(pictures):
         return features
     return features[[rows[picture.digest] for picture in pictures]]
+
+
+def _nothing(_: Sequence[Sequence[P]]) -> Encoded[P]:
+    yield from ()
 
 
 def encode_reading_ahead(

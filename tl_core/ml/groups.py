@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.autograd.graph import Node
 
-from tl_core.ml.backbone import CHANNELS, Backbone, find_head
+from tl_core.ml.backbone import CHANNELS, Backbone
 
 LISTS = (nn.Sequential, nn.ModuleList)
 
@@ -43,7 +43,7 @@ def layer_groups(backbone: Backbone) -> list[LayerGroup]:
     them: training a late group must not change a frozen earlier one. Raises ModelError for a model without a single
     linear classifier, or that refuses the processor's picture size.
     """
-    head = find_head(backbone.model, backbone.input_size)
+    head = backbone.head
     passage = _watch(backbone, head)
     units = list(_unfold(backbone.model, passage, listed=False))
     at_head = next(place for place, unit in enumerate(units) if head in unit.modules)

@@ -16,7 +16,7 @@ from scipy.special import betainc, ndtri
 from tl_core.errors import ModelError
 from tl_core.images.collection import Picture
 from tl_core.images.splits import folds
-from tl_core.ml.backbone import Backbone, find_head
+from tl_core.ml.backbone import Backbone
 from tl_core.ml.backbone_pass import backbone_features
 from tl_core.ml.data import targets_of
 from tl_core.ml.heads import fit_exact, refit
@@ -78,7 +78,7 @@ def measure_mirror(
     if len(asked) < MIN_IMAGES:
         return _unmeasured(f"{len(asked)} different images are too few to tell whether mirror images keep their class")
     try:
-        head = find_head(backbone.model, backbone.input_size)
+        head = backbone.head
     except ModelError as failure:
         return _unmeasured(f"whether they keep their class cannot be measured: {failure.message}")
     features = backbone_features(backbone, head, asked, precision, settings, recorder)

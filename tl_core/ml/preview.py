@@ -14,7 +14,7 @@ from tl_core.images.collection import Picture
 from tl_core.images.splits import Division
 from tl_core.images.wording import count, spoken_pace
 from tl_core.ml.augmentation import Augmentation
-from tl_core.ml.backbone import Backbone, find_head
+from tl_core.ml.backbone import Backbone
 from tl_core.ml.backbone_pass import features_key, pictures_read_at_a_time, views_key
 from tl_core.ml.control import MIN_SECONDS
 from tl_core.ml.evaluation import parity_images
@@ -296,5 +296,4 @@ def _missing_views(config: TrainConfig, inputs: Inputs, precision: Precision, se
 def _seconds_of_fit(inputs: Inputs, images: int, fits: int) -> float:
     """About how long so many exact heads for so many images take."""
     backbone = inputs.backbone
-    width = find_head(backbone.model, backbone.input_size).in_features
-    return fits * FITTING_SECONDS * images * min(images, width) * len(backbone.labels)
+    return fits * FITTING_SECONDS * images * min(images, backbone.head.in_features) * len(backbone.labels)
