@@ -124,7 +124,7 @@ def lines_of_training(report: dict[str, Any]) -> list[str]:
     if report["stopped"]:
         lines.append(f"stopped early; {again} continues")
     elif report["strategy"] == "frozen" and not report.get("choice"):
-        lines.append("next:    --strategy lp-ft also trains the backbone, for minutes instead of seconds")
+        lines.append("next:    --strategy auto also trains the backbone, for minutes, where that is likely to gain")
     return [*lines, *lines_of_delivery(report)]
 
 
