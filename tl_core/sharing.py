@@ -4,7 +4,7 @@ Must not know what is published of a run, how a repository is written to, nor wh
 never kept or told.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace as altered
 from fnmatch import fnmatch
 from pathlib import Path
@@ -16,7 +16,7 @@ from tl_core.hub.account import Account, account_of, check_may_create
 from tl_core.hub.changes import check_allowed
 from tl_core.hub.names import called, check_name
 from tl_core.hub.plan import plan_of, told_changes
-from tl_core.hub.publishing import Changes, Files, Kind, Occupied, Published, begin, look_at, publish
+from tl_core.hub.publishing import Changes, Consent, Files, Kind, Occupied, Published, begin, look_at, publish
 from tl_core.model_card import check_card, render_card
 from tl_core.options import flag
 from tl_core.publication import choose_examples, demo_of, files_of
@@ -94,16 +94,17 @@ def push_run(
     *,
     private: bool = False,
     space: bool = False,
-    replace: bool = False,
+    replace: bool | Mapping[Kind, str] = False,
     examples: Sequence[Path] = (),
     ticker: Ticker | None = None,
 ) -> dict[str, Any]:
     """Publish the run's model as `repo_id`, and with `space` a demo of it, which shows `examples`.
 
     {repo_id, url, commit, private, files: [{path, bytes}], bytes: those that were sent, changes, space_url or None}.
-    What is there already is changed, and parts of an earlier model deleted, only with `replace`. After any failure the
-    same call goes on where it was. Raises JobError, DataError, HubError (Occupied without `replace`); whatever can be
-    found out before anything is sent is.
+    What is there already is changed, and parts of an earlier model deleted, only with `replace`: whatever it is, or
+    only what `foresee` found at these commits. After any failure the same call goes on where it was. Raises JobError,
+    DataError, HubError (Occupied where `replace` does not allow it); whatever can be found out before anything is sent
+    is.
     """
     demo_id = _demo_name(repo_id, space)
     files = files_of(run, repo_id)
@@ -111,13 +112,11 @@ def push_run(
         demo_of(run, repo_id, examples, settings)  # what is wrong with it is said first, without the Hub
     look = _Look(token, settings, private, _check_account(token, settings, repo_id, demo_id if space else None))
     found, demo_found = look("model", repo_id, files), None
-    if not replace:
-        check_allowed(called("model", repo_id), found)
+    check_allowed(called("model", repo_id), found, _consent(replace, "model"))
     if space:
         demo = demo_of(run, repo_id, examples, settings, _commit_to_be(run, repo_id, found))
         demo_found = look("space", demo_id, demo)
-        if not replace:
-            check_allowed(called("space", demo_id), demo_found)
+        check_allowed(called("space", demo_id), demo_found, _consent(replace, "space"))
         if demo_found is None:
             _begin_demo(demo_id, token, settings, private)
     unnoted: list[JobError] = []
@@ -131,7 +130,7 @@ def push_run(
             settings,
             private=private,
             message=f"Add run {run.id}",
-            replace=replace,
+            replace=_consent(replace, kind),
             remove=remove,
             ticker=ticker and (lambda done, total: ticker(f"sending the {kind}, bytes", done, total)),
         )
@@ -194,8 +193,7 @@ def check_push(
     for kind, name in wanted.items():
         main = "model.safetensors" if kind == "model" else "app.py"
         found = look(kind, name, {"README.md": card.encode(), main: b"not made yet"})
-        if not replace:
-            check_allowed(called(kind, name), found, flag("push_replace"))
+        check_allowed(called(kind, name), found, replace, flag("push_replace"))
     return account
 
 
@@ -220,6 +218,10 @@ class _Look:
         left = tuple(path for path in found.kept if _is_superseded(path))
         kept = tuple(path for path in found.kept if path not in left)
         return altered(found, kept=kept, removed=left, needs_replace=found.needs_replace or bool(left))
+
+
+def _consent(replace: bool | Mapping[Kind, str], kind: Kind) -> Consent:
+    return replace if isinstance(replace, bool) else replace.get(kind, False)
 
 
 def _is_superseded(path: str) -> bool:
