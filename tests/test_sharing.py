@@ -307,6 +307,10 @@ def test_what_can_be_found_out_is_found_before_a_training(mine: Hub, settings: S
     with pytest.raises(HubError, match="exists with other content"):
         check_push(config, NAME, TOKEN, settings)
     check_push(config, NAME, TOKEN, settings, replace=True)
+    mine.repos[NAME].files |= {"preprocessor_config.json": b"{}", "config.json": b"{}", "pytorch_model.bin": b"\0"}
+    told = "config.json, model.safetensors, preprocessor_config.json replaced; pytorch_model.bin deleted; nothing"
+    with pytest.raises(HubError, match=told):  # what will come with the model is not said to be deleted
+        check_push(config, NAME, TOKEN, settings)
 
 
 def test_a_demo_in_the_way_is_found_before_a_training(mine: Hub, settings: Settings) -> None:

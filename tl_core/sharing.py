@@ -46,6 +46,8 @@ _SUPERSEDED = (
     *("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json"),
     *("preprocessor_config.json", "processor_config.json", "adapter_config.json"),
 )
+# What nearly every model will be published as: before its training, what would be replaced is told by these.
+_FORESEEN = ("config.json", "preprocessor_config.json", "report.json", "training_config.json", CONFUSION_MATRIX)
 _NO_COMMIT = "0" * 40  # stands for one that is still to be made
 
 
@@ -100,7 +102,8 @@ def push_run(
 ) -> dict[str, Any]:
     """Publish the run's model as `repo_id`, and with `space` a demo of it, which shows `examples`.
 
-    {repo_id, url, commit, private, files: [{path, bytes}], bytes: those that were sent, changes, space_url or None}.
+    {repo_id, url, commit, private, files: [{path, bytes}], bytes: those that were sent, changes, and of the
+    demo, or None, space_url and space_changes}.
     What is there already is changed, and parts of an earlier model deleted, only with `replace`: whatever it is, or
     only what `foresee` found at these commits. After any failure the same call goes on where it was. Raises JobError,
     DataError, HubError (Occupied where `replace` does not allow it); whatever can be found out before anything is sent
@@ -150,6 +153,7 @@ def push_run(
         "bytes": model.sent_bytes,
         "changes": told_changes(model.changes),
         "space_url": None,
+        "space_changes": None,
     }
     if space:
         try:
@@ -157,7 +161,8 @@ def push_run(
         except HubError as failure:
             said = f"the model is at {model.url}, but not its demo: {failure.message}"
             raise HubError(said, failure.details) from failure
-        answer |= {"space_url": sent.url, "bytes": model.sent_bytes + sent.sent_bytes}
+        answer |= {"space_url": sent.url, "space_changes": told_changes(sent.changes)}
+        answer["bytes"] += sent.sent_bytes
     try:
         settle(run, repo_id, settings)
     except JobError as failure:
@@ -191,8 +196,8 @@ def check_push(
     look = _Look(token, settings, private, account)
     wanted: dict[Kind, str] = {"model": repo_id, "space": demo_id} if space else {"model": repo_id}
     for kind, name in wanted.items():
-        main = "model.safetensors" if kind == "model" else "app.py"
-        found = look(kind, name, {"README.md": card.encode(), main: b"not made yet"})
+        to_come = ("model.safetensors", *_FORESEEN) if kind == "model" else ("app.py",)
+        found = look(kind, name, {"README.md": card.encode(), **dict.fromkeys(to_come, b"not made yet")})
         check_allowed(called(kind, name), found, replace, flag("push_replace"))
     return account
 

@@ -35,10 +35,10 @@ def push(
 ) -> dict[str, Any]:
     """Publish a run's model on the Hub as `repo_id`, "owner/name"; with `space` a demo of it too.
 
-    {repo_id, url, commit, files: [{path, bytes}], bytes sent, changes, space_url or None}. With `examples` the demo
-    shows a test picture of each class, which is then public. What is there already is changed only with `replace`,
-    and parts of an earlier model are deleted then; {"model": commit, "space": commit} allows it only while these are
-    what is there.
+    {repo_id, url, commit, files: [{path, bytes}], bytes sent, changes, and of the demo, or None, space_url and
+    space_changes}. With `examples` the demo shows a test picture of each class, which is then public. What is there
+    already is changed only with `replace`, and parts of an earlier model are deleted then; {"model": commit, "space":
+    commit} allows it only while these are what is there.
     `dry_run` needs neither token nor network: {repo_id, url, files, bytes, space: the same or None}. Raises
     ConfigError, JobError, DataError, HubError; the same call again goes on after an interruption.
     """
