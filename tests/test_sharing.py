@@ -66,7 +66,7 @@ def ask(model: str, image: Path, **environment: str) -> dict[str, float]:
 def test_everything_that_a_model_needs_is_published(run: Run) -> None:
     content = content_of(run)
     model = {file.name for file in run.model_dir.iterdir()}
-    assert model | {"report.json", "results/confusion-matrix.png"} == set(content)
+    assert model | {"report.json", "results/confusion-matrix.png", "results/recall-by-class.png"} == set(content)
     assert {
         "README.md",
         "config.json",
@@ -77,7 +77,7 @@ def test_everything_that_a_model_needs_is_published(run: Run) -> None:
     card = ModelCard(content["README.md"].decode())
     assert card.data.pipeline_tag == "image-classification"
     assert NAME in card.text
-    assert "results/confusion-matrix.png" in card.text
+    assert "results/confusion-matrix.png" in card.text and "results/recall-by-class.png" in card.text
     assert json.loads(content["report.json"])["metrics"] == (run.report() or {})["metrics"]
 
 

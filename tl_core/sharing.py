@@ -21,6 +21,7 @@ from tl_core.model_card import check_card, render_card
 from tl_core.options import flag
 from tl_core.publication import choose_examples, demo_of, files_of
 from tl_core.published import UNPUBLISHED, last_commit, published, remember, settle
+from tl_core.recall_chart import RECALL_CHART
 from tl_core.result_pictures import CONFUSION_MATRIX, TRAINING_CURVES
 from tl_core.runs import Run
 from tl_core.settings import Settings, read_settings
@@ -47,7 +48,10 @@ _SUPERSEDED = (
     *("preprocessor_config.json", "processor_config.json", "adapter_config.json"),
 )
 # What nearly every model will be published as: before its training, what would be replaced is told by these.
-_FORESEEN = ("config.json", "preprocessor_config.json", "report.json", "training_config.json", CONFUSION_MATRIX)
+_FORESEEN = (
+    *("config.json", "preprocessor_config.json", "report.json", "training_config.json"),
+    *(CONFUSION_MATRIX, RECALL_CHART),
+)
 _NO_COMMIT = "0" * 40  # stands for one that is still to be made
 
 
@@ -231,7 +235,7 @@ def _consent(replace: bool | Mapping[Kind, str], kind: Kind) -> Consent:
 
 def _is_superseded(path: str) -> bool:
     if "/" in path:
-        return path in (CONFUSION_MATRIX, TRAINING_CURVES)
+        return path in (CONFUSION_MATRIX, RECALL_CHART, TRAINING_CURVES)
     return any(fnmatch(path, pattern) for pattern in _SUPERSEDED)
 
 
