@@ -73,6 +73,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._hang_up()
         body = self.rfile.read(length)
         self.hub.received.append((f"{self.command} {self.path}", length))
+        if fault and callable(fault.kind):
+            fault.kind()
         if fault and isinstance(fault.kind, int):
             return self._fail(fault, fault.kind)
         if fault and fault.kind == "silent":

@@ -5,7 +5,7 @@ No HTTP in here: `hub_server` speaks it, and answers what is read; `hub_writing`
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -87,12 +87,12 @@ class Fault:
     "wrong-hash": what arrives is damaged; "unheard": all is done, and the connection ends before the answer;
     "half": the answer ends in its middle, though its length was said to be the whole;
     "silent": no answer until `Hub.awake` is set; "gateway": a page of words and status 502;
-    "slow": the answer, after a second."""
+    "slow": the answer, after a second; a function: it is called, and all goes on as if nothing were wrong."""
 
     method: str
     path: str
     left: int
-    kind: int | str
+    kind: int | str | Callable[[], None]
     headers: dict[str, str]
     says: str | None
 
@@ -121,8 +121,8 @@ class Hub:
     awake: Event = field(default_factory=Event)  # ends the silence of those who wait for it
 
     def fail(
-        self, method: str, path: str, times: int, kind: int | str, *, retry_after: int | None = None,
-        headers: Mapping[str, str] | None = None, says: str | None = None,
+        self, method: str, path: str, times: int, kind: int | str | Callable[[], None], *,
+        retry_after: int | None = None, headers: Mapping[str, str] | None = None, says: str | None = None,
     ) -> None:  # fmt: skip
         """Let the next `times` requests fail whose path matches the regular expression `path` somewhere."""
         asked = {"Retry-After": str(retry_after)} if retry_after is not None else {}

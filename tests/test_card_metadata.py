@@ -10,6 +10,7 @@ import pytest
 from huggingface_hub import EvalResult, ModelCard
 
 from tests.cards import a_report, front_matter
+from tl_core.card_metadata import licence_beside
 from tl_core.errors import HubError
 from tl_core.model_card import check_card, render_card
 
@@ -110,10 +111,36 @@ def test_a_model_from_scratch_claims_no_base_and_no_transfer() -> None:
         ({"id": "someone/net", "revision": "c0"}, None),
         ({"id": "my folder", "licence": "ask: me\n"}, "other"),
         ({"id": "google/mobilenet_v2_1.0_224", "revision": "c0"}, "other"),
+        (
+            {"id": "google/mobilenet_v2_1.0_224", "revision": "c0", "licence": "mit"},
+            "other",
+        ),  # the catalogue knows more
     ],
 )
 def test_the_licence_is_given_where_it_is_known(backbone: dict[str, str], licence: str | None) -> None:
     assert front_matter(render_card(a_report(["cat", "dog"], backbone=backbone), {})).get("license") == licence
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        (b"---\nlicense: Apache-2.0\ntags: [a]\n---\n# A net", "apache-2.0"),
+        (b"---\r\nlicense: mit\r\n---\r\n", "mit"),
+        (b"---\nlicense: [mit, gpl]\n---\n", None),
+        (b"---\n- license\n---\n", None),
+        (b"---\nlicense: [\n---\n", None),
+        (b"license: mit", None),
+        (b"\xff\xfe", None),
+        (b"", None),
+        (None, None),
+    ],
+)
+def test_the_licence_is_read_from_the_card_beside_a_model(
+    tmp_path: Path, card: bytes | None, licence: str | None
+) -> None:
+    if card is not None:
+        (tmp_path / "README.md").write_bytes(card)
+    assert licence_beside(tmp_path) == licence
 
 
 @pytest.mark.parametrize(

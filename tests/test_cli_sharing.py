@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -74,10 +75,11 @@ def test_this_computers_token_is_not_for_the_visitors_of_a_shared_page(
 def test_a_run_is_pushed_and_pushed_again(run: Run, mine: Hub, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["push", run.id, "--repo-id", NAME, "--space", "--private"]) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"model: 8 new; demo: 4 new, 1 changed; [\d,]+ bytes sent", lines[0])
     assert lines[1:] == [f"{mine.url}/{NAME}", f"{mine.url}/spaces/{NAME}-demo"]
     assert mine.repos[NAME].private and mine.repos[f"spaces/{NAME}-demo"].private
     again = say(capsys, "push", run.id, "--repo-id", NAME, "--space", "--private")
-    assert again["bytes"] == 0
+    assert again["bytes"] == 0 and len(again["space_changes"]["same"]) == 5
     assert main(["push", run.id, "--repo-id", NAME]) == 0
     assert "0 bytes sent" in capsys.readouterr().out
 

@@ -123,6 +123,8 @@ def test_the_python_of_the_space_suits(package: str) -> None:
 
 def test_hardware_that_is_given_is_suggested() -> None:
     assert front_matter("t4-small")["suggested_hardware"] == "t4-small"
+    with pytest.raises(ConfigError, match=r"'potato' is no hardware of a Space; allowed are cpu-basic, .*t4-small"):
+        front_matter("potato")
     with pytest.raises(ConfigError, match="no hardware"):
         app_files("a t4\nhf_oauth_scopes: [manage-repos]")
 

@@ -80,7 +80,7 @@ def answering(words: bytes) -> Iterator[tuple[str, list[int]]]:
 
 def test_a_model_comes_with_what_it_needs_and_nothing_else_pinned_to_its_commit(hub: Hub, settings: Settings) -> None:
     model = fetch_model("owner/plain", settings)
-    assert names(model.path) == {"config.json", "preprocessor_config.json", "model.safetensors"}
+    assert names(model.path) == {"README.md", "config.json", "preprocessor_config.json", "model.safetensors"}
     assert (model.path / "model.safetensors").read_bytes() == WEIGHTS
     assert model.revision == commit(PLAIN)
     assert model.id == "owner/plain"
@@ -96,7 +96,7 @@ def test_a_name_without_an_owner_is_an_id_too(hub: Hub, settings: Settings) -> N
 
 def test_weights_can_be_left_out(hub: Hub, settings: Settings) -> None:
     model = fetch_model("owner/plain", settings, weights=False)
-    assert names(model.path) == {"config.json", "preprocessor_config.json"}
+    assert names(model.path) == {"README.md", "config.json", "preprocessor_config.json"}
     # and a folder without weights does not pass for a whole model later
     assert "model.safetensors" in names(fetch_model("owner/plain", settings).path)
 
@@ -223,6 +223,15 @@ def test_trouble_at_the_hub_is_said_after_one_question_and_the_cache_stands_in(
     hub.repos["owner/plain"].status = 503
     assert fetch_model("owner/plain", settings).revision == commit(PLAIN)
     assert "using the copy of owner/plain downloaded earlier" in caplog.text
+
+
+def test_of_a_copy_that_stands_in_it_is_not_said_that_there_is_none(
+    hub: Hub, settings: Settings, use_hub: UseHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    fetch_model("owner/plain", settings)
+    use_hub(CLOSED)
+    assert fetch_model("owner/plain", settings).revision == commit(PLAIN)
+    assert caplog.messages[-1] == f"{CLOSED} cannot be reached; using the copy of owner/plain downloaded earlier"
 
 
 def test_a_cache_that_cannot_be_written_is_said(hub: Hub, settings: Settings, tmp_path: Path) -> None:

@@ -50,6 +50,20 @@ def test_the_card_tells_what_it_is_how_good_and_how_it_was_made() -> None:
     assert cells["torch"] == "2.15.0"
 
 
+def test_a_reader_finds_what_it_was_made_with() -> None:
+    made = "It was made with [Teach an image classifier](https://example.org/teach). To repeat it, with the same images"
+    report = a_report(["cat", "dog"])
+    assert made in render_card(report, {}, project_url="https://example.org/teach")
+    assert "It was made with Teach an image classifier. To repeat it" in render_card(report, {})
+
+
+@pytest.mark.parametrize("control", [None, {"failed": "no room"}])
+def test_every_heading_stands_apart(control: dict[str, str] | None) -> None:
+    lines = render_card(a_report(["cat", "dog"], control=control), {}).splitlines()
+    headings = [place for place, line in enumerate(lines) if line.startswith("#")]
+    assert len(headings) > 5 and not [lines[place] for place in headings if lines[place - 1] or lines[place + 1]]
+
+
 def test_the_card_says_what_the_model_is_not_for() -> None:
     report = a_report(["cat", "dog"])
     for card in (render_card({}, {}), render_card(report, {})):

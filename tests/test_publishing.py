@@ -119,6 +119,17 @@ def test_nothing_is_overwritten_without_a_word(hub: Hub, settings: Settings) -> 
     assert hub.repos[NAME].files["README.md"] == CARD
 
 
+def test_a_word_for_one_commit_allows_nothing_at_another(hub: Hub, settings: Settings) -> None:
+    hub.repos[NAME] = Repo({"README.md": b"mine"})
+    seen = changes(settings).commit
+    hub.repos[NAME].put("quicker", {"README.md": b"theirs"})
+    with pytest.raises(Occupied):
+        push(settings, replace=seen)
+    assert hub.repos[NAME].files == {"README.md": b"theirs"}
+    push(settings, replace=changes(settings).commit)
+    assert hub.repos[NAME].files["README.md"] == CARD
+
+
 def test_looking_asks_and_changes_nothing(hub: Hub, settings: Settings) -> None:
     assert look_at("model", NAME, FILES, TOKEN, settings) is None
     hub.repos[NAME] = Repo(dict(FILES))

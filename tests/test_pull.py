@@ -112,6 +112,18 @@ def test_a_run_and_its_card_name_the_commit_of_the_backbone(models: Hub, values:
     assert recall_pins(Run(Path(report["run_dir"]))) == Pins(newest(models))
 
 
+def test_a_model_trained_on_is_under_the_licence_that_the_card_of_its_backbone_names(
+    models: Hub, values: dict[str, Any]
+) -> None:
+    models.repos[NAME].put("card", {"README.md": b"---\nlicense: MIT\n---\n\n# A net\n"})
+    report = api.train(values)
+    card = (Path(report["model_dir"]) / "README.md").read_text()
+    assert (report["backbone"]["licence"], front_matter(card)["license"]) == ("mit", "mit")
+    assert f"[{NAME}]" in card.partition("## Licence")[2] and "which is under mit." in card
+    again = api.train({**values, "model": report["run_id"]})  # and so is what is trained on from that
+    assert again["backbone"]["licence"] == "mit"
+
+
 def test_a_run_without_a_model_of_the_hub_pins_nothing(values: dict[str, Any], tmp_path: Path) -> None:
     report = api.train({**values, "model": str(save_resnet(tmp_path / "m").path)})
     assert not (Path(report["run_dir"]) / FILE_NAME).exists()

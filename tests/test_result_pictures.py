@@ -7,19 +7,16 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tl_core.drawing import BACKGROUND, MARGIN, NAME_WIDTH, name_class
 from tl_core.result_pictures import (
-    BACKGROUND,
     CONFUSION_MATRIX,
     GRID,
-    MARGIN,
     MOST_CELL,
     MOST_CLASSES,
-    NAME_WIDTH,
     RIGHT,
     TRAINING_CURVES,
     choose_classes,
     draw_confusion_matrix,
-    name_class,
     read_curves,
     result_pictures,
     shade,

@@ -66,7 +66,7 @@ def ask(model: str, image: Path, **environment: str) -> dict[str, float]:
 def test_everything_that_a_model_needs_is_published(run: Run) -> None:
     content = content_of(run)
     model = {file.name for file in run.model_dir.iterdir()}
-    assert model | {"report.json", "results/confusion-matrix.png"} == set(content)
+    assert model | {"report.json", "results/confusion-matrix.png", "results/recall-by-class.png"} == set(content)
     assert {
         "README.md",
         "config.json",
@@ -77,7 +77,7 @@ def test_everything_that_a_model_needs_is_published(run: Run) -> None:
     card = ModelCard(content["README.md"].decode())
     assert card.data.pipeline_tag == "image-classification"
     assert NAME in card.text
-    assert "results/confusion-matrix.png" in card.text
+    assert "results/confusion-matrix.png" in card.text and "results/recall-by-class.png" in card.text
     assert json.loads(content["report.json"])["metrics"] == (run.report() or {})["metrics"]
 
 
@@ -307,6 +307,10 @@ def test_what_can_be_found_out_is_found_before_a_training(mine: Hub, settings: S
     with pytest.raises(HubError, match="exists with other content"):
         check_push(config, NAME, TOKEN, settings)
     check_push(config, NAME, TOKEN, settings, replace=True)
+    mine.repos[NAME].files |= {"preprocessor_config.json": b"{}", "config.json": b"{}", "pytorch_model.bin": b"\0"}
+    told = "config.json, model.safetensors, preprocessor_config.json replaced; pytorch_model.bin deleted; nothing"
+    with pytest.raises(HubError, match=told):  # what will come with the model is not said to be deleted
+        check_push(config, NAME, TOKEN, settings)
 
 
 def test_a_demo_in_the_way_is_found_before_a_training(mine: Hub, settings: Settings) -> None:

@@ -188,6 +188,22 @@ def test_a_file_that_somebody_changed_under_its_name_since_is_not_replaced(
     assert "It is on the Hub" in told(over(run.id, "", TOKEN, again["the changes that were shown"], *form))["plan"]
 
 
+def test_a_change_amid_replacing_is_not_replaced_unseen(handlers: Handlers, run: Run, hub: Hub) -> None:
+    hub.repos["me/leaves"] = Repo({"README.md": b"mine"})
+    form, over = [None, "me", "leaves", False, False, False], handlers["share.send_over"]
+    said = told(handlers["share.look"](run.id, "", TOKEN, *form))["the changes that were shown"]
+    # The look before is over when the push asks whose token it is, the look of the push itself is still to come.
+    hub.fail("GET", "whoami", 1, lambda: hub.repos["me/leaves"].put("quicker", {"README.md": b"theirs"}))
+    again = told(over(run.id, "", TOKEN, said, *form))
+    assert "has changed since you looked" in again["notice"] and again["replace"].visible
+    assert hub.repos["me/leaves"].files == {"README.md": b"theirs"} and published(run) == []
+    # Between the look of the push and its commit: the Hub refuses a commit on what is not the newest any more.
+    hub.fail("POST", "/preupload/", 1, lambda: hub.repos["me/leaves"].put("again", {"README.md": b"last"}))
+    refused = told(over(run.id, "", TOKEN, again["the changes that were shown"], *form))
+    assert "Somebody else changed the model me/leaves meanwhile" in refused["notice"]
+    assert hub.repos["me/leaves"].files == {"README.md": b"last"} and published(run) == []
+
+
 def test_an_interrupted_push_goes_on(handlers: Handlers, run: Run, hub: Hub) -> None:
     hub.fail("POST", "/commit/", 1, 403)
     failed = push(handlers, run.id)

@@ -112,7 +112,8 @@ def test_the_owners_are_those_of_who_is_signed_in(hub: Hub, monkeypatch: pytest.
     sign_in(monkeypatch, "1")
     _, handlers = build_step()
     seen = by_id(handlers["greet"](None, their_token()))
-    assert "You are me on the Hub." in seen["when-done-who"] and not seen["when-done-sign-in"].visible
+    assert "You are me on the Hub." in seen["when-done-who"] and "is not kept" not in seen["when-done-who"]
+    assert not seen["when-done-sign-in"].visible
     assert [value for _, value in seen["when-done-owner"].choices] == ["me", "garden"]
     assert seen["when-done-owner"].value == "me"
     assert set(hub.tokens) == {TOKEN}
@@ -126,6 +127,7 @@ def test_who_is_not_signed_in_or_no_longer_is_told_so_and_the_hub_is_not_asked(
     for owner, sentence in ((None, "You are not signed in"), ("me", "Your sign-in has expired")):
         seen = by_id(handlers["greet"](owner, None))
         assert sentence in seen["when-done-who"] and seen["when-done-sign-in"].visible
+        assert "what you have chosen here is not kept" in seen["when-done-who"]  # the page opens anew
     assert hub.requests == []
 
 

@@ -4,6 +4,7 @@ Made and parsed by huggingface_hub's own classes, without a network. Must not kn
 """
 
 import math
+import os
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -12,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from tl_core import catalogue
 from tl_core.errors import HubError
+from tl_core.hub.names import page_of
 from tl_core.hub.repository import endpoint
+from tl_core.settings import Settings
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
 
 TASK = "image-classification"
-# By which the Hub lists the models that this project has made.
+# What a reader finds this project by: its name, and the tag by which the Hub lists the models that it has made.
+PROJECT = "Teach an image classifier"
 PROJECT_TAG = "tl_core"
 # What the Hub calls a dataset of images in folders that is no dataset of its own (`datasets`' loader of that name).
 LOCAL_DATASET = "imagefolder"
@@ -26,6 +30,7 @@ LOCAL_DATASET = "imagefolder"
 OTHER_LICENCE = "other"
 
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+_MOST_METADATA = 1_000_000  # characters of a card that are read for what stands at its head
 _ENDS_OF_LINE = {"Cc", "Zl", "Zp"}
 # They turn the direction of writing, for whatever follows too.
 _TURNS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
@@ -114,7 +119,7 @@ def licence_fields(report: Mapping[str, Any]) -> dict[str, str]:
     if report.get("strategy") == "scratch":
         return {}
     known = catalogue.find(str(backbone.get("id")))
-    licence = backbone.get("licence") or (known.licence if known else None)
+    licence = known.licence if known else backbone.get("licence")
     if not licence:
         return {}
     if licence != OTHER_LICENCE and _LICENCE.fullmatch(licence):
@@ -122,6 +127,25 @@ def licence_fields(report: Mapping[str, Any]) -> dict[str, str]:
     base = backbone_hub_id(backbone)
     named = {"license_name": "as-the-backbone", "license_link": f"{endpoint()}/{base}"} if base else {}
     return {"license": OTHER_LICENCE, **named}
+
+
+def licence_beside(model: Path) -> str | None:
+    """The licence that the card in a model's folder names; None where it names none that can be read."""
+    import yaml
+
+    try:
+        with (model / "README.md").open(encoding="utf-8") as card:
+            matter = yaml.safe_load(card.read(_MOST_METADATA).split("---\n", 2)[1])
+    except (OSError, ValueError, IndexError, RecursionError, yaml.YAMLError):
+        return None
+    licence = matter.get("license") if isinstance(matter, dict) else None
+    return licence.strip().lower() or None if isinstance(licence, str) else None
+
+
+def project_address(settings: Settings) -> str | None:
+    """Where this project can be found, as far as that is known: its own address, or the Space that this runs on."""
+    own = page_of("space", os.environ["SPACE_ID"]) if settings.on_space and "SPACE_ID" in os.environ else None
+    return settings.project_url or own
 
 
 def without_folder(word: object) -> str:

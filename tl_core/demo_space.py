@@ -7,7 +7,6 @@ how a Space comes to the Hub.
 
 import io
 import json
-import os
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +17,7 @@ from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from tl_core import __version__
-from tl_core.card_metadata import PROJECT_TAG, one_line
+from tl_core.card_metadata import PROJECT, PROJECT_TAG, one_line, project_address
 from tl_core.errors import ConfigError, DataError
 from tl_core.hub.names import page_of
 from tl_core.hub.repository import endpoint
@@ -27,7 +26,6 @@ from tl_core.model_card import escape_markdown
 from tl_core.settings import Settings
 
 TEMPLATES = Path(__file__).parent.parent / "spaces_config" / "demo"
-PROJECT = "Teach an image classifier"
 # Examples are published no larger than they are shown: more than any backbone of the catalogue looks at.
 EXAMPLE_SIDE = 512
 EXAMPLE_QUALITY = 95  # Pillow's highest that is meant for use; above it files grow, and nothing else
@@ -56,7 +54,7 @@ def demo_files(
     runs on; where there is neither, to the Hub's list of models with the project's tag, and says that it is one.
     Raises DataError for an example that cannot be read, ConfigError where the templates are missing.
     """
-    facts = _facts(repo_id, title, report, revision, settings.project_url or _own_address(settings))
+    facts = _facts(repo_id, title, report, revision, project_address(settings))
     pictures = [_bare(name, content, settings) for name, content in (examples or {}).items()]
     requirements = _template("requirements.txt")
     if report["backbone"]["architecture"].startswith(_NEED_TIMM):
@@ -135,10 +133,6 @@ def _bare(name: str, content: bytes, settings: Settings) -> bytes:
     written = io.BytesIO()
     bare.save(written, "JPEG", quality=EXAMPLE_QUALITY, subsampling=0)
     return written.getvalue()
-
-
-def _own_address(settings: Settings) -> str | None:
-    return page_of("space", os.environ["SPACE_ID"]) if settings.on_space and "SPACE_ID" in os.environ else None
 
 
 def _template(name: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from tl_core.errors import ConfigError
 from tl_core.hub.account import account_of, check_may_create
-from tl_core.hub.names import check_name
+from tl_core.hub.names import check_hardware, check_name
 from tl_core.hub.plan import plan_of, told_changes
 from tl_core.hub.publishing import Changes, look_at, publish
 from tl_core.hub.variables import set_variables
@@ -34,7 +34,6 @@ COMMIT_TITLE = "Deploy tl_core"
 _FOR_TESTS = "# for the tests"
 _SDK = re.compile(r"^sdk: gradio$", re.MULTILINE)
 _SUGGESTED = re.compile(r"^suggested_hardware: .*$", re.MULTILINE)
-_HARDWARE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 log = logging.getLogger(__name__)
 
@@ -171,8 +170,7 @@ def _card(hardware: str | None) -> str:
     text = _SDK.sub(tested_with, (PROJECT / CARD).read_text(encoding="utf-8"))
     if hardware is None:
         return text
-    if not _HARDWARE.fullmatch(hardware):
-        raise ConfigError(f"{hardware!r} is no hardware of a Space; it looks like cpu-basic, cpu-upgrade or t4-small")
+    check_hardware(hardware)
     return _SUGGESTED.sub(f"suggested_hardware: {hardware}", text)
 
 

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from jinja2 import ChainableUndefined, Environment, Template
 
 from tl_core.card_metadata import (
+    PROJECT,
     backbone_hub_id,
     check_card,
     front_matter,
@@ -60,12 +61,14 @@ def render_card(
     name: str | None = None,
     model: str = "path/to/this/folder",
     pictures: Mapping[str, str] | None = None,
+    project_url: str | None = None,
 ) -> str:
     """The card as Markdown with YAML front matter. Keys that `report` or `config` lacks are left out of the card.
 
     `name` is the title (else the run's name, else the repository's), `model` what a person passes to transformers: a
     folder or a Hub id. `pictures` are those that lie beside the card, {place in the repository: what it shows}; what
-    those of `result_pictures` show is known. Raises ValueError for a place outside of the repository.
+    those of `result_pictures` show is known. `project_url` is where a reader finds this project. Raises ValueError for
+    a place outside of the repository.
     """
     data, metrics, backbone = (report.get(key) or {} for key in ("data", "metrics", "backbone"))
     title = name or config.get("name") or _repository_name(model) or UNNAMED
@@ -94,6 +97,7 @@ def render_card(
         backbone=backbone,
         backbone_named=_model_named(backbone),
         on_hub=backbone_hub_id(backbone) is not None,
+        project=_link(PROJECT, project_url) if project_url else PROJECT,
         licence=licence_fields(report),
         strategy=report.get("strategy"),
         teacher=report.get("teacher") or {},

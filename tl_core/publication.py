@@ -10,16 +10,17 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from tl_core.card_metadata import without_folder
+from tl_core.card_metadata import project_address, without_folder
 from tl_core.demo_space import demo_files
 from tl_core.errors import DataError, JobError
 from tl_core.files import json_text
 from tl_core.hub.publishing import Files
 from tl_core.model_card import check_card, render_card
 from tl_core.parts import recall_parts
+from tl_core.recall_chart import CAPTION, recall_chart
 from tl_core.result_pictures import result_pictures
 from tl_core.runs import Run
-from tl_core.settings import Settings
+from tl_core.settings import Settings, read_settings
 
 MOST_EXAMPLES = 6  # one row under the demo's picture
 # What of a report is published. All else stays: it holds folders of this computer, and names that a person gave files.
@@ -38,8 +39,16 @@ def files_of(run: Run, repo_id: str) -> Files:
     """
     report, config = _result_of(run)
     with _made_by_this_version(run):
-        pictures = result_pictures(report, run.events())
-        card = render_card(report, config, name=config.get("name"), model=repo_id, pictures=dict.fromkeys(pictures, ""))
+        recalls = recall_chart(report)
+        pictures = {**result_pictures(report, run.events()), **recalls}
+        card = render_card(
+            report,
+            config,
+            name=config.get("name"),
+            model=repo_id,
+            pictures={**dict.fromkeys(pictures, ""), **dict.fromkeys(recalls, CAPTION)},
+            project_url=project_address(read_settings()),
+        )
     check_card(card)
     return {
         **_model_of(run),

@@ -1,31 +1,42 @@
 """A run's results as pictures to publish beside its card: the confusion matrix, and the curves of its training.
 
-Drawn with Pillow and the font that it brings along, which every computer has. Light, whatever the page around them
-is; in colours that stay apart for who cannot tell red from green. Must not know the run, nor the card.
+Must not know the run, nor the card.
 """
 
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from tl_core.drawing import (
+    BACKGROUND,
+    GAP,
+    INK,
+    LARGE,
+    LINES,
+    MARGIN,
+    NORMAL,
+    QUIET,
+    SMALL,
+    as_png,
+    font,
+    name_class,
+    width_of,
+    write_upwards,
+)
 
 CONFUSION_MATRIX = "results/confusion-matrix.png"
 TRAINING_CURVES = "results/training-curves.png"
 
 # Of more classes those are drawn that are confused most: a cell has 6 pixels then, which an eye can find.
 MOST_CLASSES = 200
-# Pixels. A card shows a picture about 750 wide, so that letters of 20 are still read in one of 1,400.
-GRID, MOST_CELL, MARGIN, GAP = 1200, 130, 24, 10
-SMALL, NORMAL, LARGE = 16, 20, 26
-NAME_WIDTH = 280
+GRID, MOST_CELL = 1200, 130  # pixels
 CELL_WITH_FIGURE, CELL_WITH_NAME, CELL_WITH_LINES = 40, 16, 10
 NUMBER_SPACING = 36  # pixels at least between two numbers beside cells that are too small for a name each
 
-BACKGROUND, INK, QUIET, LINES, NO_PICTURES = "#ffffff", "#1a1a1a", "#5c5c5c", "#dddddd", "#f1f1f1"
+NO_PICTURES = "#f1f1f1"
 # From few to all of a row. Blue and orange stay apart in every kind of colour blindness (Okabe & Ito 2008).
 RIGHT, WRONG = ((222, 235, 247), (8, 69, 148)), ((254, 230, 206), (191, 66, 0))
 PARTS = {
@@ -48,11 +59,11 @@ def result_pictures(report: Mapping[str, Any], events: Iterable[Mapping[str, Any
     metrics, pictures = report.get("metrics") or {}, {}
     labels, matrix = metrics.get("labels"), metrics.get("confusion_matrix")
     if labels and matrix:
-        pictures[CONFUSION_MATRIX] = _png(draw_confusion_matrix(labels, matrix))
+        pictures[CONFUSION_MATRIX] = as_png(draw_confusion_matrix(labels, matrix))
     curves = read_curves(events)
     if curves:
         kept = (report.get("training") or {}).get("shipped_step")
-        pictures[TRAINING_CURVES] = _png(draw_curves(curves, kept))
+        pictures[TRAINING_CURVES] = as_png(draw_curves(curves, kept))
     return pictures
 
 
@@ -69,13 +80,13 @@ def draw_confusion_matrix(labels: Sequence[str], matrix: Sequence[Sequence[int]]
     if len(shown) < len(labels):
         title += f"; the {len(shown):,} that are confused most"
     left, top = MARGIN + NORMAL + GAP + plate.width + GAP, MARGIN + LARGE + 2 * GAP + NORMAL + GAP + plate.height + GAP
-    width = max(left + side, MARGIN + _length(title, LARGE), MARGIN + _LEGEND[0]) + MARGIN
+    width = max(left + side, MARGIN + width_of(title, LARGE), MARGIN + _LEGEND[0]) + MARGIN
     picture = Image.new("RGB", (width, top + side + _LEGEND[1] + MARGIN), BACKGROUND)
     draw = ImageDraw.Draw(picture)
-    draw.text((MARGIN, MARGIN), title, INK, _font(LARGE))
-    draw.text((left, MARGIN + LARGE + 2 * GAP), f"taken for{plate.unit}", QUIET, _font(NORMAL))
+    draw.text((MARGIN, MARGIN), title, INK, font(LARGE))
+    draw.text((left, MARGIN + LARGE + 2 * GAP), f"taken for{plate.unit}", QUIET, font(NORMAL))
     said = f"picture of{plate.unit}"
-    _write_upwards(picture, said, (MARGIN, top + min(side, _length(said, NORMAL))), QUIET, NORMAL)
+    write_upwards(picture, said, (MARGIN, top + min(side, width_of(said, NORMAL))), QUIET, NORMAL)
     plate.write(picture, left, top)
     _draw_cells(draw, [[matrix[row][column] for column in shown] for row in shown], matrix, shown, (left, top), cell)
     _draw_legend(draw, MARGIN, top + side + 2 * GAP)
@@ -90,20 +101,6 @@ def choose_classes(matrix: Sequence[Sequence[int]], limit: int) -> list[int]:
     columns = [sum(column) for column in zip(*matrix, strict=True)]
     mistakes = [sum(matrix[each]) + columns[each] - 2 * matrix[each][each] for each in classes]
     return sorted(sorted(classes, key=lambda each: -mistakes[each])[:limit])
-
-
-def name_class(label: str, number: int, size: int = NORMAL) -> str:
-    """What stands for a class: its label where the font, `size` pixels high, has every letter of it, else its number.
-
-    A label of more than NAME_WIDTH pixels is cut, and its number tells it from others that begin as it does.
-    """
-    name = " ".join(label.split())
-    if not name or not all(_has(letter) for letter in name):
-        return f"#{number}"
-    if _length(name, size) <= NAME_WIDTH:
-        return name
-    cut = (f"{name[:letters]}… #{number}" for letters in range(NAME_WIDTH // 3, -1, -1))  # no letter is narrower
-    return next(each for each in cut if _length(each, size) <= NAME_WIDTH)
 
 
 def shade(share: float, right: bool) -> tuple[int, int, int]:
@@ -146,13 +143,13 @@ def draw_curves(curves: Curves, kept_step: int | None = None) -> Image.Image:
     draw = ImageDraw.Draw(picture)
     last = max(step for figure in panels for points in curves[figure].values() for step in points)
     for place, figure in enumerate(panels):
-        draw.text((place * pitch + left, MARGIN), figure, INK, _font(LARGE))
+        draw.text((place * pitch + left, MARGIN), figure, INK, font(LARGE))
         _draw_panel(picture, (place * pitch + left, top), figure, curves[figure], max(1, last), kept_step)
     for place, part in enumerate(parts):
         x = left + place % 2 * 420
         y = top + _PANEL[1] + 3 * GAP + 2 * NORMAL + place // 2 * (NORMAL + GAP)
         draw.line([(x, y + NORMAL // 2), (x + 40, y + NORMAL // 2)], PARTS[part], 5)
-        draw.text((x + 52, y), part, INK, _font(NORMAL))
+        draw.text((x + 52, y), part, INK, font(NORMAL))
     return picture
 
 
@@ -175,10 +172,10 @@ class _Plate:
     def for_classes(cls, labels: Sequence[str], places: Sequence[int], cell: int) -> "_Plate":
         numbers = [place + 1 for place in places]
         if cell < CELL_WITH_NAME:
-            return cls([], numbers, cell, SMALL, _length(f"{max(numbers)}", SMALL), SMALL)
+            return cls([], numbers, cell, SMALL, width_of(f"{max(numbers)}", SMALL), SMALL)
         size = min(NORMAL, cell - 2)
         names = [name_class(label, number, size) for label, number in zip(labels, numbers, strict=True)]
-        widest = max(_length(name, size) for name in names)
+        widest = max(width_of(name, size) for name in names)
         upright = widest <= cell - 4
         return cls(names, numbers, cell, size, widest, size if upright else widest, upright)
 
@@ -187,23 +184,23 @@ class _Plate:
         return "" if self.names else " class number"
 
     def write(self, picture: Image.Image, left: int, top: int) -> None:
-        draw, cell, font = ImageDraw.Draw(picture), self.cell, _font(self.size)
+        draw, cell, face = ImageDraw.Draw(picture), self.cell, font(self.size)
         if not self.names:
             step = next(n for n in (1, 2, 5, 10, 20, 25, 50, 100, 200) if n * cell >= NUMBER_SPACING)
             for place, number in enumerate(self.numbers):
                 if place % step == step - 1 or place == 0:
                     middle = place * cell + cell // 2
-                    draw.text((left - GAP // 2, top + middle), f"{number}", INK, font, anchor="rm")
-                    draw.text((left + middle, top - GAP), f"{number}", INK, font, anchor="ms")
+                    draw.text((left - GAP // 2, top + middle), f"{number}", INK, face, anchor="rm")
+                    draw.text((left + middle, top - GAP), f"{number}", INK, face, anchor="ms")
             return
         for place, name in enumerate(self.names):
             middle = place * cell + cell // 2
-            draw.text((left - GAP // 2, top + middle), name, INK, font, anchor="rm")
+            draw.text((left - GAP // 2, top + middle), name, INK, face, anchor="rm")
             if self.upright:
-                draw.text((left + middle, top - GAP), name, INK, font, anchor="ms")
+                draw.text((left + middle, top - GAP), name, INK, face, anchor="ms")
             else:
                 corner = (left + middle - (self.size + 4) // 2, top - GAP // 2)
-                _write_upwards(picture, name, corner, INK, self.size)
+                write_upwards(picture, name, corner, INK, self.size)
 
 
 def _draw_cells(
@@ -227,7 +224,7 @@ def _draw_cells(
             draw.rectangle([x, y, x + cell - 1, y + cell - 1], colour)
             if written:
                 ink = BACKGROUND if _luminance(colour) < 0.3 else INK
-                draw.text((x + cell // 2, y + cell // 2), f"{value:,}", ink, _font(written), anchor="mm")
+                draw.text((x + cell // 2, y + cell // 2), f"{value:,}", ink, font(written), anchor="mm")
     every = 1 if cell >= CELL_WITH_LINES else 10
     for place in [*range(0, len(shown), every), len(shown)]:
         draw.line([(left + place * cell, top), (left + place * cell, top + end)], LINES)
@@ -237,18 +234,18 @@ def _draw_cells(
 def _figure_size(figures: Sequence[Sequence[int]], cell: int) -> int:
     """Pixels of the figures in the cells; 0 where they have no room."""
     longest = f"{max(map(max, figures)):,}"
-    sizes = [size for size in (LARGE, NORMAL, SMALL) if _length(longest, size) <= cell - 6]
+    sizes = [size for size in (LARGE, NORMAL, SMALL) if width_of(longest, size) <= cell - 6]
     return sizes[0] if sizes and cell >= CELL_WITH_FIGURE else 0
 
 
 def _draw_legend(draw: ImageDraw.ImageDraw, left: int, top: int) -> None:
     for line, (words, right) in enumerate((("right", True), ("wrong", False))):
         y = top + line * (SMALL + 2 * GAP)
-        draw.text((left, y), f"{words}, share of its row:", INK, _font(SMALL))
+        draw.text((left, y), f"{words}, share of its row:", INK, font(SMALL))
         for place, share in enumerate(_SHADES):
             x = left + 220 + place * 100
             draw.rectangle([x, y, x + 28, y + SMALL + 2], shade(share, right), LINES)
-            draw.text((x + 36, y), f"{share:.0%}", INK, _font(SMALL))
+            draw.text((x + 36, y), f"{share:.0%}", INK, font(SMALL))
 
 
 # ---------------------------------------------------------------- the curves
@@ -291,11 +288,11 @@ def _draw_panel(
     draw = ImageDraw.Draw(picture)
     for value in marks:
         said = f"{value:.0%}" if figure == "accuracy" else f"{value:g}"
-        draw.text((left - GAP, top + at(0, value)[1] / _FINE), said, QUIET, _font(SMALL), anchor="rm")
+        draw.text((left - GAP, top + at(0, value)[1] / _FINE), said, QUIET, font(SMALL), anchor="rm")
     for step in _marks(0, last):
-        draw.text((left + at(step, low)[0] / _FINE, top + height + GAP // 2), f"{step:,.0f}", QUIET, _font(SMALL), "mt")
+        draw.text((left + at(step, low)[0] / _FINE, top + height + GAP // 2), f"{step:,.0f}", QUIET, font(SMALL), "mt")
     under = "step" if kept_step is None else f"step; the weights of step {kept_step:,} were kept"
-    draw.text((left + width // 2, top + height + GAP + NORMAL), under, QUIET, _font(SMALL), anchor="mt")
+    draw.text((left + width // 2, top + height + GAP + NORMAL), under, QUIET, font(SMALL), anchor="mt")
 
 
 def _marks(low: float, high: float) -> list[float]:
@@ -307,42 +304,7 @@ def _marks(low: float, high: float) -> list[float]:
     return [round(place * step, 10) for place in range(first, last + 1)]
 
 
-# ---------------------------------------------------------------- letters
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont), "Pillow is built with FreeType"
-    return font
-
-
-@cache
-def _has(letter: str) -> bool:
-    """Whether the font has a letter; what it lacks it draws as an empty box."""
-    drawn, lacking = (_font(NORMAL).getmask(each) for each in (letter, "\uffff"))
-    return (drawn.size, bytes(drawn)) != (lacking.size, bytes(lacking))
-
-
-def _length(text: str, size: int) -> int:
-    return math.ceil(_font(size).getlength(text))
-
-
-def _write_upwards(picture: Image.Image, text: str, corner: tuple[int, int], ink: str, size: int) -> None:
-    """Text turned by a quarter, read from below; `corner` is the left lower one."""
-    strip = Image.new("RGB", (_length(text, size), size + 4), BACKGROUND)
-    ImageDraw.Draw(strip).text((0, 0), text, ink, _font(size))
-    turned = strip.transpose(Image.Transpose.ROTATE_90)
-    picture.paste(turned, (corner[0], corner[1] - turned.height))
-
-
 def _luminance(colour: tuple[int, int, int]) -> float:
     """Relative luminance of an sRGB colour (WCAG 2.2)."""
     red, green, blue = (c / 3294.6 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-def _png(picture: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    picture.save(stream, "PNG", optimize=True)
-    return stream.getvalue()

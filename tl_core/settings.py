@@ -194,7 +194,7 @@ def _as_whole_number(name: str, text: str) -> int:
     except ValueError:
         value = 0
     if value < 1:
-        raise ConfigError(f"the environment variable {name} is {text!r}; it must be a whole number of at least 1")
+        raise ConfigError(f"the variable {name} is {text!r}; it must be a whole number of at least 1")
     return value
 
 
@@ -205,7 +205,7 @@ def _address(name: str) -> str | None:
 
 def _as_address(name: str, text: str) -> str:
     if not re.fullmatch(r"https?://[^\s/]\S*", text):
-        raise ConfigError(f"the environment variable {name} is {text!r}; it must be an address such as https://…")
+        raise ConfigError(f"the variable {name} is {text!r}; it must be an address such as https://…")
     return text
 
 
@@ -217,5 +217,5 @@ def _switch(name: str, default: bool) -> bool:
 def _as_switch(name: str, text: str) -> bool:
     value = _SWITCH.get(text.lower())
     if value is None:
-        raise ConfigError(f"the environment variable {name} is {text!r}; it must be 1 or 0")
+        raise ConfigError(f"the variable {name} is {text!r}; it must be 1 or 0")
     return value

@@ -4,7 +4,7 @@ Must not know what is published of a run, how a repository is written to, nor wh
 never kept or told.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace as altered
 from fnmatch import fnmatch
 from pathlib import Path
@@ -16,11 +16,12 @@ from tl_core.hub.account import Account, account_of, check_may_create
 from tl_core.hub.changes import check_allowed
 from tl_core.hub.names import called, check_name
 from tl_core.hub.plan import plan_of, told_changes
-from tl_core.hub.publishing import Changes, Files, Kind, Occupied, Published, begin, look_at, publish
+from tl_core.hub.publishing import Changes, Consent, Files, Kind, Occupied, Published, begin, look_at, publish
 from tl_core.model_card import check_card, render_card
 from tl_core.options import flag
 from tl_core.publication import choose_examples, demo_of, files_of
 from tl_core.published import UNPUBLISHED, last_commit, published, remember, settle
+from tl_core.recall_chart import RECALL_CHART
 from tl_core.result_pictures import CONFUSION_MATRIX, TRAINING_CURVES
 from tl_core.runs import Run
 from tl_core.settings import Settings, read_settings
@@ -45,6 +46,11 @@ DEMO = "-demo"  # what the name of a model's Space ends with
 _SUPERSEDED = (
     *("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json"),
     *("preprocessor_config.json", "processor_config.json", "adapter_config.json"),
+)
+# What nearly every model will be published as: before its training, what would be replaced is told by these.
+_FORESEEN = (
+    *("config.json", "preprocessor_config.json", "report.json", "training_config.json"),
+    *(CONFUSION_MATRIX, RECALL_CHART),
 )
 _NO_COMMIT = "0" * 40  # stands for one that is still to be made
 
@@ -94,16 +100,18 @@ def push_run(
     *,
     private: bool = False,
     space: bool = False,
-    replace: bool = False,
+    replace: bool | Mapping[Kind, str] = False,
     examples: Sequence[Path] = (),
     ticker: Ticker | None = None,
 ) -> dict[str, Any]:
     """Publish the run's model as `repo_id`, and with `space` a demo of it, which shows `examples`.
 
-    {repo_id, url, commit, private, files: [{path, bytes}], bytes: those that were sent, changes, space_url or None}.
-    What is there already is changed, and parts of an earlier model deleted, only with `replace`. After any failure the
-    same call goes on where it was. Raises JobError, DataError, HubError (Occupied without `replace`); whatever can be
-    found out before anything is sent is.
+    {repo_id, url, commit, private, files: [{path, bytes}], bytes: those that were sent, changes, and of the
+    demo, or None, space_url and space_changes}.
+    What is there already is changed, and parts of an earlier model deleted, only with `replace`: whatever it is, or
+    only what `foresee` found at these commits. After any failure the same call goes on where it was. Raises JobError,
+    DataError, HubError (Occupied where `replace` does not allow it); whatever can be found out before anything is sent
+    is.
     """
     demo_id = _demo_name(repo_id, space)
     files = files_of(run, repo_id)
@@ -111,13 +119,11 @@ def push_run(
         demo_of(run, repo_id, examples, settings)  # what is wrong with it is said first, without the Hub
     look = _Look(token, settings, private, _check_account(token, settings, repo_id, demo_id if space else None))
     found, demo_found = look("model", repo_id, files), None
-    if not replace:
-        check_allowed(called("model", repo_id), found)
+    check_allowed(called("model", repo_id), found, _consent(replace, "model"))
     if space:
         demo = demo_of(run, repo_id, examples, settings, _commit_to_be(run, repo_id, found))
         demo_found = look("space", demo_id, demo)
-        if not replace:
-            check_allowed(called("space", demo_id), demo_found)
+        check_allowed(called("space", demo_id), demo_found, _consent(replace, "space"))
         if demo_found is None:
             _begin_demo(demo_id, token, settings, private)
     unnoted: list[JobError] = []
@@ -131,7 +137,7 @@ def push_run(
             settings,
             private=private,
             message=f"Add run {run.id}",
-            replace=replace,
+            replace=_consent(replace, kind),
             remove=remove,
             ticker=ticker and (lambda done, total: ticker(f"sending the {kind}, bytes", done, total)),
         )
@@ -151,6 +157,7 @@ def push_run(
         "bytes": model.sent_bytes,
         "changes": told_changes(model.changes),
         "space_url": None,
+        "space_changes": None,
     }
     if space:
         try:
@@ -158,7 +165,8 @@ def push_run(
         except HubError as failure:
             said = f"the model is at {model.url}, but not its demo: {failure.message}"
             raise HubError(said, failure.details) from failure
-        answer |= {"space_url": sent.url, "bytes": model.sent_bytes + sent.sent_bytes}
+        answer |= {"space_url": sent.url, "space_changes": told_changes(sent.changes)}
+        answer["bytes"] += sent.sent_bytes
     try:
         settle(run, repo_id, settings)
     except JobError as failure:
@@ -192,10 +200,9 @@ def check_push(
     look = _Look(token, settings, private, account)
     wanted: dict[Kind, str] = {"model": repo_id, "space": demo_id} if space else {"model": repo_id}
     for kind, name in wanted.items():
-        main = "model.safetensors" if kind == "model" else "app.py"
-        found = look(kind, name, {"README.md": card.encode(), main: b"not made yet"})
-        if not replace:
-            check_allowed(called(kind, name), found, flag("push_replace"))
+        to_come = ("model.safetensors", *_FORESEEN) if kind == "model" else ("app.py",)
+        found = look(kind, name, {"README.md": card.encode(), **dict.fromkeys(to_come, b"not made yet")})
+        check_allowed(called(kind, name), found, replace, flag("push_replace"))
     return account
 
 
@@ -222,9 +229,13 @@ class _Look:
         return altered(found, kept=kept, removed=left, needs_replace=found.needs_replace or bool(left))
 
 
+def _consent(replace: bool | Mapping[Kind, str], kind: Kind) -> Consent:
+    return replace if isinstance(replace, bool) else replace.get(kind, False)
+
+
 def _is_superseded(path: str) -> bool:
     if "/" in path:
-        return path in (CONFUSION_MATRIX, TRAINING_CURVES)
+        return path in (CONFUSION_MATRIX, RECALL_CHART, TRAINING_CURVES)
     return any(fnmatch(path, pattern) for pattern in _SUPERSEDED)
 
 

@@ -261,11 +261,19 @@ def lines_of_planned(value: dict[str, Any]) -> list[str]:
 
 
 def lines_of_pushed(value: dict[str, Any]) -> list[str]:
-    changes = value["changes"]
-    said = [f"{len(changes[name]):,} {name}" for name in ("new", "changed", "removed", "same") if changes[name]]
-    lines = [f"{', '.join(said)}; {value['bytes']:,} bytes sent", value["url"]]
+    said = _spoken_changes(value["changes"])
+    if value.get("space_changes"):
+        said = f"model: {said}; demo: {_spoken_changes(value['space_changes'])}"
+    lines = [f"{said}; {value['bytes']:,} bytes sent", value["url"]]
     lines += [f"{name}={printable(value['variables'][name])} set" for name in value.get("variables_set") or ()]
     return [*lines, value["space_url"]] if value.get("space_url") else lines
+
+
+def _spoken_changes(changes: dict[str, list[str]]) -> str:
+    """How many files were what."""
+    return ", ".join(
+        f"{len(changes[name]):,} {name}" for name in ("new", "changed", "removed", "same") if changes[name]
+    )
 
 
 def _row_of_ranking(row: dict[str, Any]) -> tuple[str, ...]:

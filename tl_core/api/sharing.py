@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tl_core.errors import ConfigError, JobError
+from tl_core.hub.names import Kind
 from tl_core.runs import LIVE_STATES, Run, find_run
 from tl_core.settings import read_settings
 from tl_core.sources import Ticker
@@ -27,16 +28,17 @@ def push(
     private: bool = False,
     space: bool = False,
     examples: bool = False,
-    replace: bool = False,
+    replace: bool | Mapping[Kind, str] = False,
     token: str | None = None,
     dry_run: bool = False,
     ticker: Ticker | None = None,
 ) -> dict[str, Any]:
     """Publish a run's model on the Hub as `repo_id`, "owner/name"; with `space` a demo of it too.
 
-    {repo_id, url, commit, files: [{path, bytes}], bytes sent, changes, space_url or None}. With `examples` the demo
-    shows a test picture of each class, which is then public. What is there already is changed only with `replace`,
-    and parts of an earlier model are deleted then.
+    {repo_id, url, commit, files: [{path, bytes}], bytes sent, changes, and of the demo, or None, space_url and
+    space_changes}. With `examples` the demo shows a test picture of each class, which is then public. What is there
+    already is changed only with `replace`, and parts of an earlier model are deleted then; {"model": commit, "space":
+    commit} allows it only while these are what is there.
     `dry_run` needs neither token nor network: {repo_id, url, files, bytes, space: the same or None}. Raises
     ConfigError, JobError, DataError, HubError; the same call again goes on after an interruption.
     """

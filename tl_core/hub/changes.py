@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
 
 Files = Mapping[str, Content]  # path in the repository: what goes there
+# Whether what somebody has put there may be changed: never, whatever it is, or as it is at this commit alone.
+Consent = bool | str
 
 _NAMED = 5  # so many files are named in a sentence, the rest counted
 
@@ -69,14 +71,18 @@ def compare(
     )
 
 
-def check_allowed(subject: str, changes: Changes | None, said_with: str = "--replace") -> None:
-    """Raises Occupied where publishing would change what somebody has put there; `said_with` would allow it."""
-    if changes is not None and changes.needs_replace:
-        raise Occupied(
-            f"{subject} exists with other content; what would change: {changes}; nothing was sent; allow it with "
-            f"{said_with}, or take another name",
-            [f"- {path}" for path in changes.removed],
-        )
+def check_allowed(
+    subject: str, changes: Changes | None, consent: Consent = False, said_with: str = "--replace"
+) -> None:
+    """Raises Occupied where publishing would change what somebody has put there and there is no `consent` to that;
+    `said_with` would allow it."""
+    if changes is None or not changes.needs_replace or consent is True or consent == changes.commit:
+        return
+    raise Occupied(
+        f"{subject} exists with other content; what would change: {changes}; nothing was sent; allow it with "
+        f"{said_with}, or take another name",
+        [f"- {path}" for path in changes.removed],
+    )
 
 
 def some(names: tuple[str, ...]) -> str:

@@ -75,7 +75,7 @@ def fetch_dataset(dataset_id: str, settings: Settings, revision: str | None = No
         except Unreachable:
             raise failure from None
         if not settings.offline:
-            log.warning("%s; using the copy of %s downloaded earlier", failure.message, dataset_id)
+            log.warning("%s; using the copy of %s downloaded earlier", failure.why, dataset_id)
         return fetched
     assert found is not None, "the main branch exists or an error was raised"
     return _fetch(found, settings)

@@ -1,6 +1,7 @@
-"""A model from the Hub: its configuration, its processor and its safetensors weights, nothing else of the repository.
+"""A model from the Hub: its configuration, its processor, its safetensors weights and its card, which has its licence.
 
-Must not know: which architectures classify images; whoever does may look at config.json before the weights come.
+Nothing else of the repository is fetched. Must not know: which architectures classify images; whoever does may look at
+config.json before the weights come.
 """
 
 import json
@@ -19,6 +20,7 @@ from tl_core.settings import Settings
 _CONFIG = "config.json"
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_CARD = "README.md"
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _OTHER_WEIGHTS = frozenset({".bin", ".ckpt", ".h5", ".msgpack", ".pkl", ".pt", ".pth"})
 
@@ -61,7 +63,7 @@ def fetch_model(
                 _refuse_kept_pickle(repository)
                 raise
             if not settings.offline:
-                log.warning("%s; using the copy of %s downloaded earlier", failure.message, model_id)
+                log.warning("%s; using the copy of %s downloaded earlier", failure.why, model_id)
     _check_config(kept, model_id, accept)
     return FetchedModel(kept, model_id, kept.name)
 
@@ -81,7 +83,7 @@ def _wanted(model_id: str, names: set[str], weights: bool) -> list[str]:
             f"{model_id} holds no model for transformers or timm: it has no config.json; take a model whose task is "
             "image classification"
         )
-    wanted = [_CONFIG, *(name for name in _PROCESSORS if name in names)]
+    wanted = [_CONFIG, *(name for name in (*_PROCESSORS, _CARD) if name in names)]
     if not weights:
         return wanted
     if _WHOLE in names:

@@ -1,8 +1,8 @@
-"""What a repository on the Hub can be called, and where it is seen. Must not know what is in it."""
+"""What a repository on the Hub and its hardware can be called, and where it is seen. Must not know what is in it."""
 
 from typing import Literal
 
-from tl_core.errors import HubError
+from tl_core.errors import ConfigError, HubError
 from tl_core.hub.repository import endpoint, is_hub_id
 
 Kind = Literal["model", "space"]
@@ -16,6 +16,15 @@ def check_name(repo_id: str) -> None:
             "yours, of letters, digits, '-', '_' and '.', not at either end, not doubled ('--', '..') and at most 96 "
             "of them"
         )
+
+
+def check_hardware(name: str) -> None:
+    """Raises ConfigError for what is no hardware of a Space, as far as the Hub's client knows them."""
+    from huggingface_hub import SpaceHardware
+
+    known = [each.value for each in SpaceHardware]
+    if name not in known:
+        raise ConfigError(f"{name!r} is no hardware of a Space; allowed are {', '.join(known)}")
 
 
 def called(kind: Kind, repo_id: str) -> str:

@@ -7,7 +7,7 @@ import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from tl_core.hub.changes import Changes, Files, Occupied, check_allowed, compare
+from tl_core.hub.changes import Changes, Consent, Files, Occupied, check_allowed, compare
 from tl_core.hub.names import Kind
 from tl_core.hub.outgoing import Outgoing, Progress, Ticker, only_our_progress
 from tl_core.hub.patience import despite_a_gateway, patiently
@@ -24,7 +24,7 @@ from tl_core.hub.target import (
 )
 from tl_core.settings import Settings
 
-__all__ = ["Changes", "Files", "Kind", "Occupied", "Published", "begin", "look_at", "publish"]
+__all__ = ["Changes", "Consent", "Files", "Kind", "Occupied", "Published", "begin", "look_at", "publish"]
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def publish(
     *,
     message: str,
     private: bool = False,
-    replace: bool = False,
+    replace: Consent = False,
     remove: tuple[str, ...] = (),
     ours: tuple[str, ...] = (),
     ticker: Ticker | None = None,
@@ -104,8 +104,9 @@ def publish(
     Sends only what differs, nothing at all where nothing does, and can be repeated after any interruption. What is
     there and not ours stays, but for the paths in `remove`. `ours` are titles of commits of this program: after one of
     these the repository holds what it was given, and may be changed. `space_sdk` matters for a new Space. Raises
-    Occupied where somebody's files would change and `replace` is False, HubError for every refusal, where `private` and
-    it is public, and where it has got another name.
+    Occupied where somebody's files would change and `replace` does not allow it, HubError for every refusal, where
+    `private` and it is public, where it has got another name, and where somebody changes it meanwhile: the commit is
+    made on the one that was compared with, and on no other.
     """
     target = target_of(kind, repo_id, token, settings)
     there = look(target, ours)
@@ -119,8 +120,7 @@ def publish(
     if changes.is_empty:
         log.info("%s holds these files already; nothing was sent", target)
         return Published(repo_id, kind, target.url, there.commit, 0, changes, there.private)
-    if not replace:
-        check_allowed(str(target), changes)
+    check_allowed(str(target), changes, replace)
     check_not_ignored(target, there, (*changes.new, *changes.changed))
     commit, sent = _send(target, there, files, changes, message, ticker, created)
     return Published(repo_id, kind, target.url, commit, sent, changes, there.private)

@@ -5,7 +5,7 @@ Must not know: which files a model or a dataset needs.
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Literal, TypeVar
 
 from tl_core import catalogue
-from tl_core.errors import ConfigError, HubError
+from tl_core.errors import ConfigError, HubError, printable
 from tl_core.hub.patience import bound_waiting
 from tl_core.settings import Settings, read_settings
 
@@ -39,7 +39,11 @@ _answered: dict[str, float] = {}  # address of a Hub: when it answered last
 
 
 class Unreachable(HubError):
-    """No answer from the Hub, or none of use: what lies in the cache is still good."""
+    """No answer from the Hub, or none of use: what lies in the cache is still good, and `why` is true then too."""
+
+    def __init__(self, message: str, details: Sequence[str] = (), why: str | None = None) -> None:
+        super().__init__(message, details)
+        self.why = printable(why or message)
 
 
 class RepositoryMissing(HubError):
@@ -182,15 +186,18 @@ class Repository:
             except errors.HfHubHTTPError as failure:
                 raise self._refusal(failure.response.status_code) from failure
             except (httpx2.HTTPError, httpx2.InvalidURL, errors.OfflineModeIsEnabled, TimeoutError) as failure:
+                why = f"{endpoint()} cannot be reached"
                 raise Unreachable(
-                    f"{endpoint()} cannot be reached and {self._not_here}; check the connection {self._otherwise}",
+                    f"{why} and {self._not_here}; check the connection {self._otherwise}",
                     [f"{type(failure).__name__}: {failure}".rstrip(": ")],
+                    why,
                 ) from failure
             except (ValueError, KeyError, errors.FileMetadataError) as failure:
+                why = f"what answers at {endpoint()} is not the Hub (perhaps a network's log-in page)"
                 raise Unreachable(
-                    f"what answers at {endpoint()} is not the Hub (perhaps a network's log-in page) and "
-                    f"{self._not_here}; check the connection {self._otherwise}",
+                    f"{why} and {self._not_here}; check the connection {self._otherwise}",
                     [f"{type(failure).__name__}: {failure}"],
+                    why,
                 ) from failure
             except OSError as failure:
                 if failure.errno is not None:

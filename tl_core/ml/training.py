@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from platform import python_version
 from typing import Any
 
 import numpy as np
 import torch
 
+from tl_core import __version__
+from tl_core.card_metadata import licence_beside
 from tl_core.config import AUTO, TrainConfig
 from tl_core.errors import ModelError
 from tl_core.files import write_atomically, write_json
@@ -136,7 +139,11 @@ def train(config: TrainConfig, settings: Settings, recorder: Recorder, inputs: I
         "seed": config.seed,
         "command": config.portable().command(),
         "machine": {**describe_machine(), "processes": processes()},
-        "versions": {name: version(name) for name in VERSIONS_OF},
+        "versions": {
+            "tl_core": __version__,
+            "python": python_version(),
+            **{name: version(name) for name in VERSIONS_OF},
+        },
         "predictions": list_predictions(tested, probabilities, backbone.labels),
     }
     _publish(fresh, report, config, recorder.run)
@@ -259,6 +266,7 @@ def _describe_backbone(backbone: Backbone, trained: Sequence[str]) -> dict[str, 
         "parameters": backbone.parameters,
         "image_size": list(backbone.input_size),
         "fingerprint": fingerprint(backbone),
+        "licence": licence_beside(source.path),
         "embedded": source.kind == "embedded",
         "groups": _describe_groups(backbone, trained),
     }

@@ -4,6 +4,7 @@ What would be sent can be looked at first; what is there already is replaced onl
 Must not know how good the model is, nor how a repository is written to.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +13,8 @@ import gradio as gr
 
 from tl_core import api
 from tl_core.errors import DataError, HubError, TLError
-from tl_core.hub.changes import Occupied
+from tl_core.hub.changes import Changes, Occupied
+from tl_core.hub.names import Kind
 from tl_core.runs import Run
 from tl_core.settings import read_settings
 from tl_core.sharing import files_of, foresee
@@ -237,12 +239,14 @@ def bind(panel: SharePanel, session: Session, *opened: Any) -> None:
             planned = api.push(run.id, named.repo_id, **wanted.options, dry_run=True)
             said = notice(as_sentence(failure.message), "warn")
             return {**unsaid, panel.plan: what_would_be_sent(planned, None), panel.notice: said}
-        return describe(run, wanted, access)
+        return describe(run, wanted, what_is_there(run, wanted, access))
 
-    def describe(run: Run, wanted: Wanted, access: str) -> dict[Any, Any]:
-        planned = api.push(run.id, wanted.repo_id, **wanted.options, dry_run=True)
+    def what_is_there(run: Run, wanted: Wanted, access: str) -> dict[Kind, Changes | None]:
         asked_for: dict[str, Any] = {"space": wanted.space, "private": wanted.private, "examples": wanted.pictures(run)}
-        found = foresee(run, wanted.repo_id, access, read_settings(), **asked_for)
+        return foresee(run, wanted.repo_id, access, read_settings(), **asked_for)
+
+    def describe(run: Run, wanted: Wanted, found: Mapping[Kind, Changes | None]) -> dict[Any, Any]:
+        planned = api.push(run.id, wanted.repo_id, **wanted.options, dry_run=True)
         asks = needs_consent(found)
         return {
             panel.plan: what_would_be_sent(planned, found),
@@ -263,7 +267,7 @@ def bind(panel: SharePanel, session: Session, *opened: Any) -> None:
         try:
             return publish(run, wanted, access, progress, replace=False)
         except Occupied:
-            return {**describe(run, wanted, access), panel.notice: notice(_SURE, "warn")}
+            return {**describe(run, wanted, what_is_there(run, wanted, access)), panel.notice: notice(_SURE, "warn")}
 
     def send_over(
         run_id: str,
@@ -277,12 +281,18 @@ def bind(panel: SharePanel, session: Session, *opened: Any) -> None:
         """Only what was shown is allowed: where it is something else by now, that is shown first."""
         run, wanted = own_run(run_id, token), Wanted(*form)
         access = token_for(pasted, signed, read_settings(), known=bool(wanted.owner))
-        seen = describe(run, wanted, access)
-        if not said or seen[panel.said] != said:
-            return {**seen, panel.notice: notice(_CHANGED, "warn")}
-        return publish(run, wanted, access, progress, replace=True)
+        found = what_is_there(run, wanted, access)
+        if said and said == word_of(wanted.repo_id, found):
+            seen = {kind: changes.commit for kind, changes in found.items() if changes is not None}
+            try:
+                return publish(run, wanted, access, progress, replace=seen)
+            except Occupied:  # in between
+                found = what_is_there(run, wanted, access)
+        return {**describe(run, wanted, found), panel.notice: notice(_CHANGED, "warn")}
 
-    def publish(run: Run, wanted: Wanted, access: str, progress: gr.Progress, *, replace: bool) -> dict[Any, Any]:
+    def publish(
+        run: Run, wanted: Wanted, access: str, progress: gr.Progress, *, replace: bool | Mapping[Kind, str]
+    ) -> dict[Any, Any]:
         ticker = tick_into(progress, in_bytes=True)
         answer = api.push(run.id, wanted.repo_id, **wanted.options, replace=replace, token=access, ticker=ticker)
         return {

@@ -18,7 +18,7 @@ from tl_core.settings import read_settings
 from tl_core.ui.events import listen
 from tl_core.ui.explanations import WHEN_DONE, WHEN_DONE_WORDS
 from tl_core.ui.form import controls_for
-from tl_core.ui.markup import as_sentence, notice, paragraph
+from tl_core.ui.markup import as_sentence, hint, notice, paragraph
 from tl_core.ui.signin import (
     OWNER_INFO,
     account_for,
@@ -30,6 +30,10 @@ from tl_core.ui.signin import (
 )
 from tl_core.ui.slot import slot
 
+_SIGN_IN_FIRST = (
+    "Sign in before you fill in this step: it opens the page anew, and what you have chosen here is not kept. Your "
+    "images and runs are."
+)
 _NAME_INFO = "The name of the repository: letters, digits, '-', '_' and '.'. Left empty, nothing is pushed."
 
 
@@ -88,6 +92,7 @@ def bind(panel: WhenDonePanel, *opened: Any) -> None:
             account = account_for(_access(owner, signed), settings)
         except TLError as failure:
             said = notice(as_sentence(failure.message), "warn")
+            said += hint(_SIGN_IN_FIRST) if offered and signed is None else ""
             return {**button, panel.who: said, panel.owner: gr.Dropdown([], value=None)}
         return {
             **button,
