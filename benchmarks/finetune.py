@@ -29,7 +29,7 @@ from benchmarks.frozen import CLASSES, MODELS, make_model, make_pictures
 from benchmarks.machine import describe
 from benchmarks.plain_trainer import divide, make_trainer
 from tl_core.ml.augmentation import Augmentation
-from tl_core.ml.libraries import quieten
+from tl_core.ml.libraries import load_libraries
 from tl_core.ml.machine import current_device
 from tl_core.ml.picture_cache import read_reduced
 from tl_core.ml.precision import Precision, prepare
@@ -160,7 +160,7 @@ def main() -> None:
     unknown = sorted(set(arguments.models) - set(MODELS))
     if unknown:
         parser.error(f"there is no model {unknown[0]!r}; there are {', '.join(MODELS)}")
-    quieten()
+    load_libraries()
     print(describe())
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "pictures"

@@ -39,7 +39,7 @@ from transformers import (  # noqa: E402
 import tl_core  # noqa: E402
 from benchmarks.machine import describe  # noqa: E402
 from benchmarks.plain_trainer import divide, make_trainer, prepared  # noqa: E402
-from tl_core.ml.libraries import quieten  # noqa: E402
+from tl_core.ml.libraries import load_libraries  # noqa: E402
 from tl_core.ml.machine import computing_side_by_side, pictures_at_a_time, threads_side_by_side  # noqa: E402
 from tl_core.ml.precision import Precision, prepare  # noqa: E402
 
@@ -223,7 +223,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    quieten()
+    load_libraries()
     print(describe())
     with tempfile.TemporaryDirectory() as folder:
         make_pictures(Path(folder) / "few", range(2 * CLASSES))

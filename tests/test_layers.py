@@ -17,6 +17,7 @@ LAYERS = (
         "config",
         "contradictions",
         "drawing",
+        "ending",
         "options",
         "files",
         "journal",

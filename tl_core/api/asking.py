@@ -24,10 +24,11 @@ def predict(model: str, images: Sequence[str | Path], *, top: int = 0) -> dict[s
     settings = read_settings()
     source = open_model(model, settings, accept=accept)
     files = [file for image in images for file in _files_of(str(image), source)]
-    from tl_core.ml.inference import rank_labels, recall_predictor
-    from tl_core.ml.libraries import quieten
+    from tl_core.ml.libraries import load_libraries
 
-    quieten()
+    load_libraries()
+    from tl_core.ml.inference import rank_labels, recall_predictor
+
     predictor = recall_predictor(source)
     predictions, skipped = [], []
     for file, row in predictor.answer(files, settings.max_pixels):
@@ -61,11 +62,12 @@ def evaluate(
     settings = read_settings()
     source = open_model(model, settings, accept=accept)
     collection = open_data(data, settings, image_column=image_column, label_column=label_column, ticker=ticker)
+    from tl_core.ml.libraries import load_libraries
+
+    load_libraries()
     from tl_core.ml.evaluation import choose_pictures, evaluate_model
     from tl_core.ml.inference import load_predictor
-    from tl_core.ml.libraries import quieten
 
-    quieten()
     name, pictures, fitted = choose_pictures(source, collection, split)
     figures = evaluate_model(
         load_predictor(source), pictures, name, settings.max_pixels, ticker and functools.partial(ticker, "judging")
@@ -83,10 +85,11 @@ def warm(model: str = DEFAULT_MODEL) -> None:
     source = open_model(model, settings, accept=accept)
     from PIL import Image
 
-    from tl_core.ml.inference import recall_predictor
-    from tl_core.ml.libraries import quieten
+    from tl_core.ml.libraries import load_libraries
 
-    quieten()
+    load_libraries()
+    from tl_core.ml.inference import recall_predictor
+
     recall_predictor(source).judge([Image.new("RGB", (64, 64))])
 
 

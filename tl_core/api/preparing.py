@@ -63,10 +63,11 @@ def preview(config: TrainConfig | Mapping[str, Any], *, ticker: Ticker | None = 
     teacher = model_at_hand(config.teacher, settings) if config.teacher else None
     columns = {"image_column": config.image_column, "label_column": config.label_column}
     collection = open_data(config.data, settings, **columns, ticker=ticker)
-    from tl_core.ml.libraries import quieten
+    from tl_core.ml.libraries import load_libraries
+
+    load_libraries()
     from tl_core.ml.preview import preview as foresee
 
-    quieten()
     return foresee(config, Named(source, collection, teacher), settings)
 
 
@@ -96,11 +97,12 @@ def rank(
 
     candidates = open_candidates(models, settings, accept)
     collection = open_data(data, settings, image_column=image_column, label_column=label_column, ticker=ticker)
-    from tl_core.ml.libraries import quieten
+    from tl_core.ml.libraries import load_libraries
+
+    load_libraries()
     from tl_core.ml.ranking import rank_backbones
     from tl_core.ml.recommendation import recommend
 
-    quieten()
     ranking = rank_backbones(candidates.sources, collection, settings, images=images, seed=seed, ticker=ticker)
     ranking = replace(ranking, failed={**candidates.failed, **ranking.failed})
     refuse_none(ranking.backbones, ranking.failed)

@@ -42,11 +42,12 @@ def train(
     config = parsed(config, options)
     token = check_delivery(config, token, settings)
     config, named = open_words(config, settings, ticker)
+    from tl_core.ml.libraries import load_libraries
+
+    load_libraries()
     from tl_core.ml.inputs import make_inputs
-    from tl_core.ml.libraries import quieten
     from tl_core.ml.worker import work
 
-    quieten()
     inputs = make_inputs(config, *named, seconds=time.perf_counter() - begun)
     run = _made(config, named, settings)
     return work(run, settings, echo=echo, ticker=ticker, inputs=inputs, token=token)

@@ -11,9 +11,9 @@ import sys
 
 import click
 
-from tl_core.cli.answers import INTERRUPTED
 from tl_core.cli.commands import cli
 from tl_core.cli.sharing import deploy, push
+from tl_core.ending import INTERRUPTED
 from tl_core.errors import TLError, printable
 from tl_core.launch import once
 

@@ -6,8 +6,6 @@ from typing import Any
 
 import click
 
-INTERRUPTED = 130
-
 
 def answer(as_json: bool, value: dict[str, Any], lines: list[str]) -> None:
     if as_json:

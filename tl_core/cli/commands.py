@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from tl_core import __version__
-from tl_core.cli.answers import INTERRUPTED, answer, json_option
+from tl_core.cli.answers import answer, json_option
 from tl_core.config import TrainConfig, options
+from tl_core.ending import INTERRUPTED
 from tl_core.errors import printable
 from tl_core.options import flag, read_config_file
 from tl_core.terminal import (

@@ -32,10 +32,11 @@ def cost_of(backbone: Backbone, settings: Settings, *, measure: bool) -> float |
     known = _seconds(read_json(_path(settings)), key)
     if known is not None or not measure:
         return known
-    from tl_core.ml.libraries import quieten
+    from tl_core.ml.libraries import load_libraries
+
+    load_libraries()
     from tl_core.ml.speed import forward_seconds
 
-    quieten()
     try:
         seconds = forward_seconds(ModelSource(backbone.id, backbone.path, "embedded"))
     except ModelError:

@@ -22,7 +22,7 @@ from tl_core.errors import ModelError, TLError
 from tl_core.files import write_atomically, write_json
 from tl_core.ml.evaluation import choose_pictures, evaluate_model
 from tl_core.ml.inference import load_predictor
-from tl_core.ml.libraries import quieten
+from tl_core.ml.libraries import load_libraries
 from tl_core.runs import Run, find_run
 from tl_core.settings import Settings, read_settings
 from tl_core.sources import ModelSource, open_data
@@ -90,7 +90,7 @@ def main(arguments: list[str]) -> int:
     for word, meaning in WORDS.items():
         parser.add_argument(f"--{word}", required=True, help=meaning)
     words = parser.parse_args(arguments)
-    quieten()
+    load_libraries()
     settings = read_settings()
     try:
         told = {word: getattr(words, word) for word in WORDS}

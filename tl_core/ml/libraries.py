@@ -1,10 +1,13 @@
-"""Our libraries' own chatter, turned down: progress bars and advice meant for people who call them directly."""
+"""The libraries that training and answering need: loaded without waste, and without what they say to direct callers."""
 
+import gc
 import warnings
 
 
-def quieten() -> None:
-    """For a whole process of ours (a command, a worker); never called at import, so that other programs keep theirs."""
+def load_libraries() -> None:
+    """For a whole process of ours (a command, a worker), before what needs them; never called at import, so that other
+    programs keep the libraries' progress bars and advice."""
+    _import_all()
     import datasets
     from transformers.utils import logging as transformers_logging
 
@@ -12,3 +15,14 @@ def quieten() -> None:
     transformers_logging.disable_progress_bar()
     datasets.disable_progress_bars()
     warnings.filterwarnings("ignore", message=".*pin_memory.*no accelerator is found.*")
+
+
+def _import_all() -> None:
+    """Import them without looking for garbage: it would be looked for dozens of times, and there is none."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        import transformers.modeling_utils  # noqa: F401
+    finally:
+        if collects:
+            gc.enable()

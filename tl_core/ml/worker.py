@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_core.delivery import announce, deliver, wish_of, withhold
+from tl_core.ending import INTERRUPTED, end_with
 from tl_core.errors import JobError, TLError
 from tl_core.files import disk_is_full, writing_to_home
 from tl_core.jobs import start_next
@@ -29,7 +30,6 @@ from tl_core.tokens import handed_over
 if TYPE_CHECKING:
     from tl_core.ml.inputs import Inputs
 
-INTERRUPTED = 130
 # What the status keeps of a training by gradient steps: its own name, the report's.
 STEPS = {"step": "steps_done", "total": "steps"}
 FIGURES = ("split", "images", "accuracy", "accuracy_ci", "macro_f1")
@@ -105,10 +105,11 @@ def _succeed(
 
 
 def _train(run: Run, settings: Settings, recorder: Recorder, inputs: "Inputs | None") -> dict[str, Any]:
-    from tl_core.ml.libraries import quieten
+    from tl_core.ml.libraries import load_libraries
+
+    load_libraries()
     from tl_core.ml.training import train
 
-    quieten()
     if run.stop_requested():  # while torch was imported
         raise StopRequested
     return train(run.config(), settings, recorder, inputs)
@@ -225,4 +226,4 @@ def _start_next() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    end_with(lambda: main(sys.argv[1:]))
