@@ -1,4 +1,4 @@
-"""A process of ours ends with its code, all it said, its threads and its exit handlers, and nothing that Python adds."""
+"""A process of ours ends with its code, all it said, its threads and its exit handlers, and nothing Python adds."""
 
 import subprocess
 import sys
