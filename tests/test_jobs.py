@@ -1,5 +1,6 @@
 """The processes of runs: launched, stopped at any moment, killed, interrupted twice."""
 
+import dataclasses
 import errno
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from models import save_resnet
 from pictures import make_folder
@@ -143,12 +145,37 @@ def test_a_forked_data_loader_does_not_take_signals_for_the_run(config: TrainCon
         if child == 0:
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
             os._exit(0)
         seen.extend([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), run.stop_requested()])
         run.request_stop()
 
     work(run, settings, echo=None, ticker=ticking(fork))
-    assert seen == [128 + signal.SIGTERM, False]
+    assert seen == [-signal.SIGTERM, False], "it outlives the first, and its exit code is of the second"
+
+
+@posix
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # Python 3.12 on
+def test_a_termination_of_all_processes_at_once_is_a_stop(
+    config: TrainConfig, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a service manager does it; whatever reads ahead for the training outlives it."""
+    monkeypatch.setattr("tl_core.ml.trainer.MIN_IMAGES_FOR_LOADERS", 1)
+    run = create_run(config, settings)
+    loaders: list[psutil.Process] = []
+    outlived: list[psutil.Process] = []
+
+    def terminate_all(stage: str, step: int, total: int) -> None:
+        if stage == "training" and step >= 2 and not loaders:
+            loaders.extend(psutil.Process().children())
+            for process in [*loaders, psutil.Process()]:
+                process.terminate()
+            outlived.extend(psutil.wait_procs(loaders, timeout=1)[1])
+
+    work(run, dataclasses.replace(settings, workers=3), echo=None, ticker=terminate_all)
+    assert loaders
+    assert outlived == loaders
+    assert run.view().state == "stopped"
 
 
 def test_a_failure_of_the_system_is_not_taken_for_an_unwritable_home(config: TrainConfig, settings: Settings) -> None:

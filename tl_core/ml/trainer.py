@@ -3,8 +3,10 @@
 Must not know how data was found, which strategy trains what, or how the result is judged.
 """
 
-from collections.abc import Sequence
+import signal
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 from safetensors.torch import save_model
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
 from transformers import EvalPrediction, PrinterCallback, Trainer, TrainingArguments
 
 from tl_core.errors import JobError
@@ -138,9 +141,33 @@ class BackboneTrainer(Trainer):
         folder.mkdir(parents=True, exist_ok=True)
         save_model(self.model, str(folder / "model.safetensors"))
 
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        return _undisturbed(super().get_train_dataloader())
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        return _undisturbed(super().get_eval_dataloader(eval_dataset))
+
     def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
         with torch.random.fork_rng():
             return super().evaluate(*arguments, **options)
+
+
+def _undisturbed(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """The same loader, whose processes leave it to the one that trains to end when all of them are told to."""
+    inner = getattr(loader, "base_dataloader", loader)  # accelerate's is a shell around torch's
+    inner.worker_init_fn = partial(_begin_loading, inner.worker_init_fn)
+    return loader
+
+
+def _begin_loading(begin: Callable[[int], None] | None, number: int) -> None:
+    """In a loader's process; `begin` is what it would do else."""
+    if begin is not None:
+        begin(number)
+    handler = signal.getsignal(signal.SIGTERM)
+    if (
+        handler is not None
+    ):  # in place of torch's, which ends the process whoever else is to end, so that training fails
+        signal.signal(signal.SIGTERM, handler)
 
 
 def train_backbone(

@@ -178,9 +178,9 @@ def _interrupts_as_stop(run: Run) -> Iterator[None]:
     worker = os.getpid()
 
     def ask(number: int, _: object) -> None:
-        if os.getpid() != worker:  # a forked data loader: Ctrl-C reaches it too and is the worker's affair
-            if number == signal.SIGTERM:
-                os._exit(128 + number)
+        if os.getpid() != worker:  # a forked data loader: what is sent to all processes is the worker's affair
+            if number == signal.SIGTERM:  # and its end is asked for again, by who waits for it
+                signal.signal(number, signal.SIG_DFL)
             return
         for each in previous:
             signal.signal(each, signal.default_int_handler)
