@@ -43,7 +43,7 @@ def test_what_was_pushed_can_be_fetched(hub: Hub, settings: Settings) -> None:
     fetched = fetch_model(NAME, settings)
     assert fetched.revision == published.commit
     assert (fetched.path / "model.safetensors").read_bytes() == WEIGHTS
-    assert names(fetched.path) == {"config.json", "model.safetensors"}
+    assert names(fetched.path) == {"README.md", "config.json", "model.safetensors"}, "the card, for its licence"
 
 
 def test_a_private_repository_is_seen_by_its_owner_alone(hub: Hub, settings: Settings) -> None:
