@@ -30,7 +30,6 @@ LOCAL_DATASET = "imagefolder"
 OTHER_LICENCE = "other"
 
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
-_MOST_METADATA = 1_000_000  # characters of a card that are read for what stands at its head
 _ENDS_OF_LINE = {"Cc", "Zl", "Zp"}
 # They turn the direction of writing, for whatever follows too.
 _TURNS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
@@ -131,14 +130,10 @@ def licence_fields(report: Mapping[str, Any]) -> dict[str, str]:
 
 def licence_beside(model: Path) -> str | None:
     """The licence that the card in a model's folder names; None where it names none that can be read."""
-    import yaml
-
     try:
-        with (model / "README.md").open(encoding="utf-8") as card:
-            matter = yaml.safe_load(card.read(_MOST_METADATA).split("---\n", 2)[1])
-    except (OSError, ValueError, IndexError, RecursionError, yaml.YAMLError):
+        licence = catalogue.read_front_matter(model / "README.md").get("license")
+    except (OSError, ValueError, RecursionError):
         return None
-    licence = matter.get("license") if isinstance(matter, dict) else None
     return licence.strip().lower() or None if isinstance(licence, str) else None
 
 

@@ -18,6 +18,7 @@ from tl_core.errors import ModelError
 
 DEFAULT_MODEL = "tiny-resnet"
 BACKBONES_DIR = Path(__file__).parent / "backbones"
+_MOST_OF_CARD = 1_000_000  # characters that are read for what stands at its head
 
 # The safetensors format's own limit (https://huggingface.co/docs/safetensors): a longer header is a damaged file.
 _MAX_HEADER_BYTES = 100_000_000
@@ -225,7 +226,7 @@ def count_parameters(weights: Path) -> int:
 def _describe(folder: Path) -> Backbone:
     """Family, licence and summary stand at the head of the card; the rest follows from the checkpoint itself."""
     try:
-        card = _front_matter(folder / "README.md")
+        card = read_front_matter(folder / "README.md")
         processor = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
         return Backbone(
             id=folder.name,
@@ -244,11 +245,12 @@ def _describe(folder: Path) -> Backbone:
         ) from fault
 
 
-def _front_matter(card: Path) -> dict[str, Any]:
-    """The YAML between the first two lines of dashes. Raises ValueError where there is none."""
+def read_front_matter(card: Path) -> dict[str, Any]:
+    """The YAML between the first two lines of dashes of a card. Raises ValueError where there is none, OSError."""
     import yaml  # most commands never read a card
 
-    parts = card.read_text(encoding="utf-8").split("---\n", 2)
+    with card.open(encoding="utf-8") as stream:
+        parts = stream.read(_MOST_OF_CARD).split("---\n", 2)
     try:
         value = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0] else None
     except yaml.YAMLError as fault:

@@ -67,14 +67,15 @@ def render_card(
 
     `name` is the title (else the run's name, else the repository's), `model` what a person passes to transformers: a
     folder or a Hub id. `pictures` are those that lie beside the card, {place in the repository: what it shows}; what
-    those of `result_pictures` show is known. `project_url` is where a reader finds this project. Raises ValueError for
-    a place outside of the repository.
+    those of `result_pictures` and `recall_chart` show is known. `project_url` is where a reader finds this project.
+    Raises ValueError for a place outside of the repository.
     """
     data, metrics, backbone = (report.get(key) or {} for key in ("data", "metrics", "backbone"))
     title = name or config.get("name") or _repository_name(model) or UNNAMED
     precision = report.get("precision")
     beside = {PurePosixPath(path).stem: (_place(path), caption) for path, caption in (pictures or {}).items()}
-    matrix, curves = (beside.pop(stem, (None, ""))[0] for stem in ("confusion-matrix", "training-curves"))
+    known = ("confusion-matrix", "recall-by-class", "training-curves")
+    matrix, recalls, curves = (beside.pop(stem, (None, ""))[0] for stem in known)
     text = _template().render(
         front_matter=Markdown(front_matter(report, config, title)),
         title=title,
@@ -89,6 +90,7 @@ def render_card(
         rare_shown=RARE_SHOWN,
         in_sight=ROWS_IN_SIGHT,
         matrix=matrix,
+        recalls=recalls,
         curves=curves,
         other_pictures=beside.values(),
         usage=_fenced("python", usage(model)),

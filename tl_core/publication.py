@@ -17,7 +17,7 @@ from tl_core.files import json_text
 from tl_core.hub.publishing import Files
 from tl_core.model_card import check_card, render_card
 from tl_core.parts import recall_parts
-from tl_core.recall_chart import CAPTION, recall_chart
+from tl_core.recall_chart import recall_chart
 from tl_core.result_pictures import result_pictures
 from tl_core.runs import Run
 from tl_core.settings import Settings, read_settings
@@ -39,14 +39,13 @@ def files_of(run: Run, repo_id: str) -> Files:
     """
     report, config = _result_of(run)
     with _made_by_this_version(run):
-        recalls = recall_chart(report)
-        pictures = {**result_pictures(report, run.events()), **recalls}
+        pictures = {**result_pictures(report, run.events()), **recall_chart(report)}
         card = render_card(
             report,
             config,
             name=config.get("name"),
             model=repo_id,
-            pictures={**dict.fromkeys(pictures, ""), **dict.fromkeys(recalls, CAPTION)},
+            pictures=dict.fromkeys(pictures, ""),
             project_url=project_address(read_settings()),
         )
     check_card(card)

@@ -25,7 +25,6 @@ from tl_core.drawing import (
 )
 
 RECALL_CHART = "results/recall-by-class.png"
-CAPTION = "How often each class is recognised (recall), with the 95 % interval of that; worst first"
 
 # Of more classes the worst are drawn: a picture that is much higher than a screen shows nothing at a glance.
 MOST_CLASSES = 50

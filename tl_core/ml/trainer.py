@@ -160,13 +160,15 @@ def _undisturbed(loader: DataLoader[Any]) -> DataLoader[Any]:
 
 
 def _begin_loading(begin: Callable[[int], None] | None, number: int) -> None:
-    """In a loader's process; `begin` is what it would do else."""
+    """In a loader's process; `begin` is what it would do else.
+
+    Termination is again what this process does of itself. Torch's own handler ends a loader whoever else is to end, and
+    without it the training fails.
+    """
     if begin is not None:
         begin(number)
     handler = signal.getsignal(signal.SIGTERM)
-    if (
-        handler is not None
-    ):  # in place of torch's, which ends the process whoever else is to end, so that training fails
+    if handler is not None:  # None is one that Python has not set, and cannot
         signal.signal(signal.SIGTERM, handler)
 
 

@@ -37,7 +37,6 @@ NOT_SIGNED_IN = (
     "you are not signed in, so nothing can be sent; press “Sign in with Hugging Face”, and what you made before stays "
     "yours"
 )
-OWNER_INFO = "You, or an organisation you may write to."
 EXPIRED = "your sign-in has expired, and nothing was sent; press “Sign in with Hugging Face” and go on where you were"
 ELSEWHERE = "this was asked for by another site, in the name of who is signed in here; open the page itself"
 
@@ -114,9 +113,20 @@ def account_for(token: str, settings: Settings) -> Account:
     return found
 
 
-def sign_in_link(step: str) -> str:
-    """Where to sign in, and to come back from to this step of the page."""
-    return f"/login/huggingface?_target_url=%2F%3Fstep%3D{step}"
+def sign_in_button(step: str, elem_id: str) -> gr.Button:
+    """Hidden at first. Whoever has signed in by it is on this step of the page again."""
+    return gr.Button(
+        "Sign in with Hugging Face",
+        variant="huggingface",
+        link=f"/login/huggingface?_target_url=%2F%3Fstep%3D{step}",
+        visible=False,
+        elem_id=elem_id,
+    )
+
+
+def owner_field(elem_id: str) -> gr.Dropdown:
+    """Empty; `offered_owners` fills it."""
+    return gr.Dropdown([], label="Owner", info="You, or an organisation you may write to.", elem_id=elem_id)
 
 
 def offered_owners(account: Account, chosen: str | None) -> gr.Dropdown:

@@ -32,12 +32,12 @@ from tl_core.ui.panels.results import find_result, run_choices
 from tl_core.ui.push_form import ANY_NAME, ANY_OWNER, Wanted, example_pictures, suggested_name
 from tl_core.ui.session import Session, own_run
 from tl_core.ui.signin import (
-    OWNER_INFO,
     account_for,
     introduced,
     is_offered,
     offered_owners,
-    sign_in_link,
+    owner_field,
+    sign_in_button,
     token_for,
 )
 from tl_core.ui.slot import slot
@@ -107,13 +107,7 @@ def build() -> SharePanel:
             with gr.Column(scale=1, min_width=300):
                 gr.Markdown("### Where to")
                 made["who"] = slot(elem_id="share-who")
-                made["sign_in"] = gr.Button(
-                    "Sign in with Hugging Face",
-                    variant="huggingface",
-                    link=sign_in_link("share"),
-                    visible=False,
-                    elem_id="share-sign-in",
-                )
+                made["sign_in"] = sign_in_button("share", "share-sign-in")
                 with gr.Accordion("Access token", open=False, visible=not offered, elem_id="share-token-fold") as made[
                     "token_fold"
                 ]:
@@ -126,7 +120,7 @@ def build() -> SharePanel:
                         html_attributes=gr.InputHTMLAttributes(autocomplete="off", spellcheck=False),
                         elem_id="share-token",
                     )
-                made["owner"] = gr.Dropdown([], label="Owner", info=OWNER_INFO, elem_id="share-owner")
+                made["owner"] = owner_field("share-owner")
                 made["name"] = gr.Textbox(
                     label="Name of the repository",
                     info="Letters, digits, hyphens, underscores and dots.",

@@ -20,12 +20,12 @@ from tl_core.ui.explanations import WHEN_DONE, WHEN_DONE_WORDS
 from tl_core.ui.form import controls_for
 from tl_core.ui.markup import as_sentence, hint, notice, paragraph
 from tl_core.ui.signin import (
-    OWNER_INFO,
     account_for,
     introduced,
     is_offered,
     offered_owners,
-    sign_in_link,
+    owner_field,
+    sign_in_button,
     token_for,
 )
 from tl_core.ui.slot import slot
@@ -65,14 +65,8 @@ def build() -> WhenDonePanel:
         slot(paragraph(WHEN_DONE_WORDS, "tl-quiet"))
         made["notice"] = slot()
         made["who"] = slot(elem_id="when-done-who")
-        made["sign_in"] = gr.Button(
-            "Sign in with Hugging Face",
-            variant="huggingface",
-            link=sign_in_link("train"),
-            visible=False,
-            elem_id="when-done-sign-in",
-        )
-        made["owner"] = gr.Dropdown([], label="Owner", info=OWNER_INFO, elem_id="when-done-owner")
+        made["sign_in"] = sign_in_button("train", "when-done-sign-in")
+        made["owner"] = owner_field("when-done-owner")
         made["name"] = gr.Textbox(
             label=publish_as.label, info=_NAME_INFO, max_lines=1, placeholder="my-classifier", elem_id="when-done-name"
         )
