@@ -53,7 +53,7 @@ class HeadFitting:
     def hold_out(self, division: Division) -> FittedHead:
         """Strength chosen on validation, refitted on train + validation, measured on the test pictures."""
         both = [*division.train, *division.validation]
-        chosen = self.fit(division.train, division.validation)
+        chosen = self.fit(division.train, division.validation, roughly=bool(division.validation))
         head = self._refit(both, chosen) if division.validation else chosen
         return FittedHead(
             head,
@@ -80,8 +80,11 @@ class HeadFitting:
             shipped_on=f"all {len(everything):,} images",
         )
 
-    def fit(self, train: list[int], validation: list[int]) -> LinearHead:
-        """A head for `train`; strength or steps are chosen on `validation`, or by folds of `train` without one."""
+    def fit(self, train: list[int], validation: list[int], *, roughly: bool = False) -> LinearHead:
+        """A head for `train`; strength or steps are chosen on `validation`, or by folds of `train` without one.
+
+        With `roughly` it is meant to begin a refit from.
+        """
         if self.config.head_solver == "exact":
             return fit_exact(
                 *self._taught(train),
@@ -89,6 +92,7 @@ class HeadFitting:
                 weights=self._weights(train),
                 validation=(self.features[validation], self.targets[validation]) if validation else None,
                 folds=None if validation else self._inner_folds(train) or None,
+                roughly=roughly,
             )
         if validation:
             return self._fit_by_steps(train, validation, self.config.max_steps)
@@ -101,7 +105,7 @@ class HeadFitting:
         """A head for `indices` with the strength, or for as many steps, as validated best before."""
         if chosen.strength is not None:
             weights = self._weights(indices)
-            head = refit(*self._taught(indices), self.classes, chosen.strength, weights)
+            head = refit(*self._taught(indices), self.classes, chosen.strength, weights, chosen)
         else:
             best = min(chosen.scores, key=lambda score: score.log_loss)
             head = self._fit_by_steps(indices, [], max(1, int(best.setting)))

@@ -9,14 +9,14 @@ images, a head that is unsure of everything to one that is often right. (The one
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 from threadpoolctl import threadpool_limits
 
-from tl_core.ml.logistic_regression import Floats, Integers, RegressionProblem, Solution
+from tl_core.ml.logistic_regression import FINAL, NEAR, Floats, Integers, RegressionProblem, Solution
 
 # From strong to weak in half decades, so that each fit begins from a nearby one; `strength` is 1 / C of scikit-learn.
 # The pixels of 60 to 1,440 photographs do best near 300, convolution features of the same ones between 3 and 100.
@@ -70,12 +70,14 @@ def fit_exact(
     weights: Floats | None = None,
     validation: tuple[Floats, Integers] | None = None,
     folds: Sequence[tuple[Integers, Integers]] | None = None,
+    roughly: bool = False,
 ) -> LinearHead:
     """Fit a head on `features` (N, D) and `targets` (N,), with the strength that validates best.
 
     `validation` is (features, targets) of other images; `folds` are (training rows, validation rows) of these. With
     neither, DEFAULT_STRENGTH is used. `weights` (C,) weigh the images of each class, in training and in validation.
-    Classes may have one image or none. Nothing is random.
+    Classes may have one image or none. With `roughly` the head on `features` is as near to its minimum as comparing
+    strengths needs: enough to `refit` from. Nothing is random.
     """
     with _threads(len(features), features.shape[1], classes):
         problem = RegressionProblem(features, targets, classes, weights)
@@ -88,17 +90,28 @@ def fit_exact(
             ]
         else:
             return _finish(problem, DEFAULT_STRENGTH)
-        scores, starts = _follow_path(parts, weights)
+        scores, heads = _follow_path(parts, weights)
         best = _choose(scores, sum(len(held_targets) for _, _, held_targets in parts))
-        return _finish(problem, scores[best].setting, starts[best] if validation is not None else None, scores)
+        near = heads[best] if validation is not None else None
+        if near is not None and roughly:
+            return replace(near, scores=scores)
+        return replace(_finish(problem, scores[best].setting, near), scores=scores)
 
 
 def refit(
-    features: Floats, targets: Integers, classes: int, strength: float, weights: Floats | None = None
+    features: Floats,
+    targets: Integers,
+    classes: int,
+    strength: float,
+    weights: Floats | None = None,
+    near: LinearHead | None = None,
 ) -> LinearHead:
-    """Fit a head with a strength that is already chosen, for shipping on training and validation images together."""
+    """Fit a head with a strength that is already chosen, for shipping on training and validation images together.
+
+    Begun from `near`, one of the same classes on most of these images, it is there sooner.
+    """
     with _threads(len(features), features.shape[1], classes):
-        return _finish(RegressionProblem(features, targets, classes, weights), strength)
+        return _finish(RegressionProblem(features, targets, classes, weights), strength, near)
 
 
 def strongest_alike(scores: Sequence[Score], images: int) -> float:
@@ -129,27 +142,30 @@ def log_loss_and_accuracy(logits: Floats, targets: Integers, weights: Floats | N
 Part = tuple[RegressionProblem, Floats, Integers]
 
 
-def _follow_path(parts: Sequence[Part], weights: Floats | None) -> tuple[tuple[Score, ...], list[Solution]]:
-    """Score strengths from strong to weak on all parts together; the solutions are those of the first part."""
+def _follow_path(parts: Sequence[Part], weights: Floats | None) -> tuple[tuple[Score, ...], list[LinearHead]]:
+    """Score strengths from strong to weak on all parts together; the heads are those of the first part."""
     scores: list[Score] = []
-    starts: list[Solution] = []
-    solutions: list[Solution | None] = [None] * len(parts)
+    heads: list[LinearHead] = []
+    # Each fit begins where the last two lead to: a quarter fewer steps than from the last one.
+    paths: list[list[Solution]] = [[] for _ in parts]
     targets = np.concatenate([held_targets for _, _, held_targets in parts])
     least_loss, best_accuracy, in_vain = np.inf, 0.0, 0
     for strength in [strength for strength in STRENGTHS if strength <= parts[0][0].decisive] or STRENGTHS[-1:]:
         logits = []
-        for place, (problem, held, _) in enumerate(parts):
-            solutions[place] = solution = problem.solve(strength, solutions[place])
-            logits.append(LinearHead(*problem.fold(solution)).logits(held))
-            if place == 0:
-                starts.append(solution)
+        for path, (problem, held, _) in zip(paths, parts, strict=True):
+            start = path[-1].beyond(path[-2] if len(path) > 1 else None) if path else None
+            path[:] = [*path[-1:], problem.solve(strength, start)]
+            head = LinearHead(*problem.fold(path[-1]), strength, converged=path[-1].converged)
+            logits.append(head.logits(held))
+            if path is paths[0]:
+                heads.append(head)
         loss, accuracy = log_loss_and_accuracy(np.concatenate(logits), targets, weights)
         scores.append(Score(strength, loss, accuracy))
         in_vain = 0 if loss < least_loss or accuracy > best_accuracy else in_vain + 1
         if in_vain == PATIENCE:
             break
         least_loss, best_accuracy = min(loss, least_loss), max(accuracy, best_accuracy)
-    return tuple(scores), starts
+    return tuple(scores), heads
 
 
 def _choose(scores: Sequence[Score], images: int) -> int:
@@ -165,12 +181,11 @@ def _alike(scores: Sequence[Score], images: int) -> list[int]:
     return [place for place, score in enumerate(scores) if score.accuracy >= least]
 
 
-def _finish(
-    problem: RegressionProblem, strength: float, start: Solution | None = None, scores: tuple[Score, ...] = ()
-) -> LinearHead:
-    solution = problem.solve(strength, problem.solve(strength, start), final=True)
-    weight, bias = problem.fold(solution)
-    return LinearHead(weight, bias, strength, scores, solution.converged)
+def _finish(problem: RegressionProblem, strength: float, near: LinearHead | None = None) -> LinearHead:
+    """The exact minimum, sought from a head that is near to it."""
+    begun = problem.solve(strength, None if near is None else problem.unfold(near.weight, near.bias))
+    solution = problem.solve(strength, problem.solve(strength, begun, NEAR), FINAL)
+    return LinearHead(*problem.fold(solution), strength, converged=solution.converged)
 
 
 def _threads(images: int, width: int, classes: int) -> threadpool_limits:

@@ -3,10 +3,13 @@
 import gc
 import warnings
 
+from tl_core.ml.allocation import keep_freed_memory
+
 
 def load_libraries() -> None:
     """For a whole process of ours (a command, a worker), before what needs them; never called at import, so that other
     programs keep the libraries' progress bars and advice."""
+    keep_freed_memory()
     _import_all()
     import datasets
     from transformers.utils import logging as transformers_logging

@@ -29,14 +29,26 @@ BLOCK_ROWS = 8192
 CONSTANT = 1e-5
 # Principal axes with less than this part of the largest variance are rounding noise.
 NO_VARIANCE = 1e-10
-# How far above its minimum the loss may stay, per image: while comparing strengths, and in the weights that are kept.
-COMPARING_GAP, FINAL_GAP = 1e-5, 1e-11
-# L-BFGS also ends when a step gains less than this part of the loss; float32 losses carry noise of about 1e-8.
-COMPARING_GAIN, FINAL_GAIN = 1e-7, 1e-15
 # Coefficients are stretched by at least this part of the second derivative at equal probabilities: where all images are
 # sure, it is next to nothing at the start but not along the way.
 LEAST_CURVATURE = 1e-3
 MAX_STEPS = 2000
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """When L-BFGS may end: the loss is by `gap` per image above its minimum, or a step gains less than `gain` of it."""
+
+    gap: float
+    gain: float
+    dtype: type[np.floating[Any]]
+
+
+# While comparing strengths; as near as float32 comes, whose losses carry noise of about 1e-8, in half the time of
+# float64; and in the weights that are kept.
+COMPARING = Tolerance(1e-5, 1e-7, np.float32)
+NEAR = Tolerance(1e-7, 1e-9, np.float32)
+FINAL = Tolerance(1e-11, 1e-15, np.float64)
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,12 @@ class Solution:
 
     coefficients: NDArray[np.float64]
     converged: bool
+
+    def beyond(self, before: "Solution | None") -> "Solution":
+        """Where a path of strengths in equal ratios leads, if it goes on as from `before` to this."""
+        if before is None:
+            return self
+        return Solution(2 * self.coefficients - before.coefficients, self.converged)
 
 
 class RegressionProblem:
@@ -75,8 +93,8 @@ class RegressionProblem:
         """The strength that outweighs the data even along their first axis; above it W is next to 0."""
         return float(self._squares[:-1].max(initial=0.0)) / len(self._present)
 
-    def solve(self, strength: float, start: Solution | None = None, *, final: bool = False) -> Solution:
-        """Minimum for `strength`, begun from `start`: roughly in float32, or tightly in float64 for `final`."""
+    def solve(self, strength: float, start: Solution | None = None, tolerance: Tolerance = COMPARING) -> Solution:
+        """Minimum for `strength`, begun from `start`."""
         penalty = np.full(len(self._squares), strength)
         penalty[-1] = 0.0
         shape = (len(self._present), len(penalty))
@@ -84,15 +102,15 @@ class RegressionProblem:
         stretch = np.sqrt(penalty + self._curvature(coefficients))
         begin = coefficients * stretch
         # In stretched coordinates the curvature is about 1: a gradient g means a sum of losses about |g|²/2 too high.
-        gap = (FINAL_GAP if final else COMPARING_GAP) * len(self._targets)
+        gap = tolerance.gap * len(self._targets)
         result = minimize(
-            lambda point: self._loss_and_gradient(point.reshape(shape), penalty, stretch, final),
+            lambda point: self._loss_and_gradient(point.reshape(shape), penalty, stretch, tolerance.dtype),
             begin.ravel(),
             jac=True,
             method="L-BFGS-B",
             options={
                 "gtol": np.sqrt(2 * gap / begin.size),
-                "ftol": FINAL_GAIN if final else COMPARING_GAIN,
+                "ftol": tolerance.gain,
                 "maxiter": MAX_STEPS,
                 "maxfun": 2 * MAX_STEPS,
             },
@@ -113,6 +131,14 @@ class RegressionProblem:
         bias[self._present] = solution.coefficients[:, -1] - weight[self._present] @ self._mean
         return weight.astype(np.float32), bias.astype(np.float32)
 
+    def unfold(self, weight: Floats, bias: Floats) -> Solution:
+        """What acts on raw features as `fold` gives it, of this or of a similar problem, as a start for `solve`."""
+        raw = np.asarray(weight[self._present], dtype=np.float64)
+        scale = np.where(np.isinf(self._scale), 0.0, self._scale)
+        on_axes = raw @ (self._basis * np.square(scale)[:, None])
+        coefficients = np.column_stack([on_axes, bias[self._present] + raw @ self._mean])
+        return Solution(coefficients - coefficients.mean(axis=0), True)
+
     def _curvature(self, coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
         """Second derivative of the summed loss along each coefficient (present classes, axes + 1), kept above zero."""
         per_class = coefficients.astype(np.float32)
@@ -125,9 +151,12 @@ class RegressionProblem:
         return np.maximum(curvature, LEAST_CURVATURE * self._squares / len(coefficients))
 
     def _loss_and_gradient(
-        self, stretched: NDArray[np.float64], penalty: NDArray[np.float64], stretch: NDArray[np.float64], final: bool
+        self,
+        stretched: NDArray[np.float64],
+        penalty: NDArray[np.float64],
+        stretch: NDArray[np.float64],
+        dtype: type[np.floating[Any]],
     ) -> tuple[float, NDArray[np.float64]]:
-        dtype: np.dtype[np.floating[Any]] = np.dtype(np.float64 if final else np.float32)
         coefficients = stretched / stretch
         per_class = coefficients.astype(dtype)
         loss = 0.5 * float(np.sum(penalty * coefficients**2))

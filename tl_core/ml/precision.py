@@ -20,11 +20,12 @@ from tl_core.ml.rehearsal import Rehearsal
 MEASURED = "measured: "  # how the reason begins of what was chosen by measuring
 # A gain below this is within the noise of a busy machine, worth neither fewer bits nor figures that change with it.
 WORTHWHILE = 1.15
+CLEARLY_SLOWER = 1.4  # more than one step can be slowed by what else the machine does, most of the time
 # No step is begun after this; slow models are measured on fewer pictures for it.
 MEASURING_SECONDS = 20.0
 # Features that take less than this in fp32 are not worth measuring for, nor fewer bits for.
 LONG_FORWARD_SECONDS = 20.0
-MEASURING_SHARE = 0.03  # of the time that the features would take in fp32; fewer bits take a third of that
+MEASURING_SHARE = 0.04  # of the time that the features would take in fp32; fewer bits take a third of that
 # Networks with fewer convolutions (a patch embedding, say) gain nothing from the channels-last layout.
 MIN_CONVOLUTIONS = 5
 # torch 2.15 on a CPU with AVX-512 writes outside its memory and aborts in the backward pass of 1 × 1 convolutions with
@@ -69,10 +70,17 @@ def prepare(model: nn.Module, precision: Precision) -> None:
     use_attention(model, plain=precision.plain_attention)
 
 
-def rehearse(model: nn.Module, size: tuple[int, int], precision: Precision) -> Rehearsal:
+def rehearse(model: nn.Module, size: tuple[int, int], precision: Precision, *, answers_only: bool = False) -> Rehearsal:
     """Steps of the model in `precision`, on the device it is on. `size` is (height, width) in pixels."""
     autocast = precision.autocast(next(model.parameters()).device)
-    return Rehearsal(model, size, precision.memory_format, autocast, plain_attention=precision.plain_attention)
+    return Rehearsal(
+        model,
+        size,
+        precision.memory_format,
+        autocast,
+        plain_attention=precision.plain_attention,
+        answers_only=answers_only,
+    )
 
 
 PLAIN = Precision("fp32", False, "")
@@ -138,11 +146,12 @@ def checked_precision(wanted: str, device: torch.device) -> Precision:
 
 
 def measure_formats(
-    formats: Sequence[Precision], prepare: Callable[[Precision], Step], seconds: float
+    formats: list[Precision], prepare: Callable[[Precision], Step], seconds: float
 ) -> dict[Precision, float]:
     """Seconds of the fastest of a few steps in each format, all on as many pictures as fit into so many `seconds`.
 
-    Formats for which no time was left are missing; the first is always there.
+    Formats for which no time was left are missing; the first is always there. One that was clearly slower than another
+    when it was first timed is not timed again.
     """
     ends = time.perf_counter() + seconds
     steps = {formats[0]: prepare(formats[0])}
@@ -152,13 +161,16 @@ def measure_formats(
     batch = min(_BATCH, int(seconds / (len(formats) * (_WARM_STEPS + _TIMED_STEPS)) / per_picture))
     if batch > _FIRST_BATCH:  # in turns, so that what else the machine does slows all formats alike
         timed = {}
-        order = list(formats) * (_WARM_STEPS + _TIMED_STEPS)
-    else:  # slow: plain fp32 is known by now, and each of the others is worth one step
+        order = formats * (_WARM_STEPS + _TIMED_STEPS)
+    else:  # slow: plain fp32 is known by now, each of the others is worth one step, those that are near each other more
         batch = _FIRST_BATCH
         order = [precision for precision in formats[1:] for _ in range(_WARM_STEPS + 1)]
+        order += formats[1:] * (_TIMED_STEPS - 1)
     for place, precision in enumerate(order):
         if timed and time.perf_counter() > ends:
             break
+        if timed.get(precision, 0.0) > CLEARLY_SLOWER * min(timed.values(), default=0.0):
+            continue
         if precision not in steps:
             steps[precision] = prepare(precision)
         taken = steps[precision](batch)
@@ -246,7 +258,7 @@ def _training_step(model: nn.Module, size: tuple[int, int], classes: int, precis
 
 
 def _forward_step(model: nn.Module, size: tuple[int, int], precision: Precision) -> Step:
-    rehearsal = rehearse(model, size, precision)
+    rehearsal = rehearse(model, size, precision, answers_only=True)
 
     def step(images: int) -> float:
         pixels = rehearsal.pictures(images)

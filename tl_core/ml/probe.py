@@ -61,7 +61,7 @@ def fit_probe(
     features, targets = encode(images)
     held = encode(validation) if len(validation) else None
     classes = len(backbone.labels)
-    fitted = fit_exact(features, targets, classes, weights=class_weights, validation=held)
+    fitted = fit_exact(features, targets, classes, weights=class_weights, validation=held, roughly=True)
     strength = strongest_alike(fitted.scores, len(validation)) if fitted.scores else DEFAULT_STRENGTH
     write_head(head, refit(features, targets, classes, SOFTENING * strength, class_weights))
 

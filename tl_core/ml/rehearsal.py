@@ -28,8 +28,10 @@ class Rehearsal:
         autocast: torch.autocast,
         *,
         plain_attention: bool = False,
+        answers_only: bool = False,
     ) -> None:
-        """`size` is (height, width) in pixels."""
+        """`size` is (height, width) in pixels. With `answers_only`, which change nothing, weights are copied only where
+        they lie otherwise."""
         self._model = model
         self._size = size
         self._memory_format = memory_format
@@ -39,8 +41,10 @@ class Rehearsal:
         self._state: dict[str, torch.Tensor] = {}
         for name, value in (*model.named_parameters(), *model.named_buffers()):
             layout = memory_format if value.ndim == 4 else torch.contiguous_format
-            copied = value.detach().clone().contiguous(memory_format=layout)
-            self._state[name] = copied.requires_grad_(value.requires_grad)
+            laid_out = value.detach().contiguous(memory_format=layout)
+            if not answers_only:
+                laid_out = laid_out.clone().requires_grad_(value.requires_grad)
+            self._state[name] = laid_out
 
     @property
     def trained(self) -> list[torch.Tensor]:
