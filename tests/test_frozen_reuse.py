@@ -10,7 +10,7 @@ from pictures import make_folder, picture
 
 from tl_core import api
 from tl_core.config import TrainConfig
-from tl_core.ml import backbone_pass, frozen, precision
+from tl_core.ml import backbone_pass, evaluation, frozen, precision
 from tl_core.ml.backbone import Backbone, load_backbone
 from tl_core.ml.precision import MEASURED, Precision
 from tl_core.settings import Settings
@@ -133,14 +133,22 @@ def test_a_frozen_run_keeps_its_number_format_in_its_folder(tmp_path: Path) -> N
     assert json.loads(kept.read_text())["dtype"] == report["precision"]
 
 
-def test_a_model_is_asked_itself_about_close_calls_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_close_calls_are_judged_in_full_and_what_that_took_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoded: list[int]
+) -> None:
     """Features that are a little off change no figure that the saved model would not change too."""
     photos = make_folder(tmp_path / "photos", {"a": 110, "b": 110})
     model = str(save_resnet(tmp_path / "model", classes=2).path)
-    encode = backbone_pass.encode_batch
-    monkeypatch.setattr(backbone_pass, "encode_batch", lambda *given: 1.01 * encode(*given))
+    monkeypatch.setattr(evaluation, "parity_images", lambda _: 8)
+    compute = frozen.backbone_features
+    monkeypatch.setattr(frozen, "backbone_features", lambda *given: 1.01 * compute(*given))
     report = api.train(data=str(photos), model=model)
     saved = api.evaluate(report["run_id"], str(photos))["metrics"]
     assert report["parity"]["features_max_abs_diff"] < 0.1
     assert report["parity"]["features_images"] >= 32
     assert np.isclose(report["metrics"]["accuracy"], saved["accuracy"])
+    assert sum(encoded) > 220
+    encoded.clear()
+    again = api.train(data=str(photos), model=model, class_weights="balanced")
+    assert encoded == []
+    assert again["parity"]["features_images"] == report["parity"]["features_images"]

@@ -190,11 +190,10 @@ def test_figures_come_from_the_saved_model_where_features_were_less_exact(
     exact = api.train({"data": str(photos), "model": model})
     assert exact["parity"]["features_max_abs_diff"] < 1e-4
 
-    from tl_core.ml import backbone_pass
+    from tl_core.ml import frozen
 
-    encode = backbone_pass.encode_batch
-    monkeypatch.setattr(backbone_pass, "fingerprint", lambda *_: "other")
-    monkeypatch.setattr(backbone_pass, "encode_batch", lambda *given: 2 * encode(*given))
+    compute = frozen.backbone_features
+    monkeypatch.setattr(frozen, "backbone_features", lambda *given: 4 * compute(*given))
     report = api.train({"data": str(photos), "model": model})
     assert report["parity"]["features_max_abs_diff"] > 1e-3
     saved = api.evaluate(report["run_id"], str(photos))["metrics"]

@@ -22,7 +22,7 @@ from tl_core.ml.feature_store import FeatureStore
 from tl_core.ml.features import Encoded, Encoder, compute_features, encode_reading_ahead, undivided
 from tl_core.ml.machine import current_device, map_side_by_side, pictures_at_a_time, threads_side_by_side
 from tl_core.ml.pixels import VERSION, PixelReader
-from tl_core.ml.precision import PLAIN, Precision, prepare
+from tl_core.ml.precision import PLAIN, Precision, gains_from_channels_last, prepare
 from tl_core.ml.shards import division
 from tl_core.ml.views import VERSION as VIEWS_VERSION
 from tl_core.ml.views import View, ViewReader, views_of
@@ -72,6 +72,30 @@ def view_features(
     return features.reshape(len(pictures), views, -1)
 
 
+def exact_features(
+    backbone: Backbone, head: nn.Linear, pictures: Sequence[Picture], settings: Settings, note: Callable[[str], None]
+) -> np.ndarray:
+    """(N, D) float32: as `predict` has them, of whole pictures by the checkpoint's own processor in fp32.
+
+    What `backbone_features` is held against; from the store where it is known. Raises DataError, ModelError, JobError.
+    """
+    precision = Precision("fp32", gains_from_channels_last(backbone.model), "")
+    work = BackbonePass(
+        backbone.model, head, backbone.processor, backbone.input_size, precision, settings, False, exact=True
+    )
+    with FeatureStore(settings.features_dir, exact_key(backbone), note, settings.features_bytes) as store:
+        features = compute_features(
+            pictures,
+            work.encoder,
+            store,
+            batch_size=pictures_at_a_time(work.size),
+            least_batches=threads_side_by_side(),
+        )
+    prepare(work.model, PLAIN)
+    assert features is not None  # nobody can stop it
+    return features
+
+
 def seconds_of_pass(backbone: Backbone, pictures: Sequence[Picture], precision: Precision, settings: Settings) -> float:
     """About how long features of all `pictures` take, from those of a few; rather too long than too short."""
     head, size = linear_head(backbone), backbone.input_size
@@ -101,11 +125,17 @@ def views_key(backbone: Backbone, precision: Precision, *, mirror: bool) -> str:
     return f"{fingerprint(backbone)}-{precision.dtype}-{VIEWS_VERSION}" + ("-mirror" if mirror else "")
 
 
+def exact_key(backbone: Backbone) -> str:
+    """The same for what `predict` computes."""
+    return f"{fingerprint(backbone)}-exact"
+
+
 @dataclass(frozen=True)
 class BackbonePass:
     """All that makes features of files, as it can be sent to another process, which has another device.
 
     `size` is (height, width) of the backbone's input. `varied`: of varied versions, which are Views, not of pictures.
+    `exact`: of whole pictures, by the processor itself.
     """
 
     model: nn.Module
@@ -116,6 +146,7 @@ class BackbonePass:
     settings: Settings
     mirrored: bool
     varied: bool = False
+    exact: bool = False
 
     def _begin(self) -> tuple[Callable[[Any], Any], Callable[[list[Any]], np.ndarray]]:
         """Put the model where it computes; what reads a picture and what encodes those that were, in any thread."""
@@ -152,7 +183,7 @@ class BackbonePass:
         if self.varied:
             views = ViewReader(self.processor, self.size, limit, mirror=self.mirrored)
             return views.read, views.vary
-        reader = PixelReader(self.processor, limit, mirrored=self.mirrored)
+        reader = PixelReader(self.processor, limit, mirrored=self.mirrored, exact=self.exact)
         return (lambda picture: reader.read(picture.path)), reader.batch
 
     def __reduce__(self) -> tuple[Callable[[bytes], "BackbonePass"], tuple[bytes]]:

@@ -18,10 +18,10 @@ from torch import nn
 
 from tl_core.config import TrainConfig
 from tl_core.files import read_json, write_json
-from tl_core.images.collection import Collection
+from tl_core.images.collection import Collection, Picture
 from tl_core.images.splits import Division
 from tl_core.ml.backbone import Backbone, fingerprint, linear_head, write_head
-from tl_core.ml.backbone_pass import backbone_features, view_features
+from tl_core.ml.backbone_pass import backbone_features, exact_features, view_features
 from tl_core.ml.data import targets_of
 from tl_core.ml.head_fitting import HeadFitting
 from tl_core.ml.heads import LinearHead
@@ -61,6 +61,12 @@ def train_frozen(
     fitted = fitting.cross_validate(division) if division.uses_folds else fitting.hold_out(division)
     write_head(head, fitted.head)
     recorder.note(_describe_head(backbone, head, fitted.head))
+
+    def answer_exactly(asked: Sequence[Picture]) -> np.ndarray:
+        if not asked:
+            return np.zeros((0, len(backbone.labels)))
+        return fitted.head.probabilities(exact_features(backbone, head, asked, settings, recorder.note))
+
     return Outcome(
         tested=fitted.tested,
         probabilities=fitted.probabilities,
@@ -74,6 +80,7 @@ def train_frozen(
             "head_converged": fitted.head.converged,
             "head_scores": [asdict(score) for score in fitted.head.scores],
         },
+        exactly=answer_exactly,
     )
 
 

@@ -1,17 +1,21 @@
 """What a strategy leaves behind besides the trained backbone: a plain value that the report is made from."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
+from tl_core.images.collection import Picture
 from tl_core.ml.precision import Precision
 
 
 @dataclass
 class Outcome:
     """`tested` are indices of the pictures that the reported figures come from, none of which this model was fitted on;
-    `probabilities` (len(tested), C) are its answers, None where the saved model itself is to be asked."""
+    `probabilities` (len(tested), C) are its answers, None where the saved model itself is to be asked.
+
+    `exactly` gives the saved model's own probabilities (N, C) of pictures, where some of what it computes is kept."""
 
     tested: list[int]
     probabilities: np.ndarray | None
@@ -22,3 +26,4 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     stopped: bool = False
+    exactly: Callable[[Sequence[Picture]], np.ndarray] | None = None

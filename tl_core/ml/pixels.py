@@ -24,10 +24,10 @@ VERSION = "reduced-1"
 class PixelReader:
     """Reads files for one processor: `read` one at a time, in any thread, then `batch` what was read."""
 
-    def __init__(self, processor: Any, max_pixels: int, *, mirrored: bool = False) -> None:
-        """With `mirrored`, of the mirror images."""
+    def __init__(self, processor: Any, max_pixels: int, *, mirrored: bool = False, exact: bool = False) -> None:
+        """With `mirrored`, of the mirror images; with `exact`, decoded whole and by the processor itself."""
         self._processor = processor
-        self._imitation = imitate(processor)
+        self._imitation = None if exact else imitate(processor)
         self._max_pixels = max_pixels
         self._mirrored = mirrored
 

@@ -192,28 +192,26 @@ def judge_saved_model(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Probabilities (N, C) of the tested pictures, and how far the saved model agrees with transformers and with them.
 
-    Where features in fewer bits, of pictures decoded smaller, give other probabilities than the saved model, it is
-    asked itself about every picture whose answer could change for it.
+    Where features in fewer bits, of pictures decoded smaller, give other probabilities than the saved model, every
+    picture whose answer could change for it is judged as the saved model does.
     """
     predictor = load_predictor(ModelSource(recorder.run.id, model_dir, "run"))
-    files = [picture.path for picture in tested]
     probabilities = outcome.probabilities
     if probabilities is None:
-        probabilities = predictor.read(files, settings.max_pixels, recorder.progress)
+        probabilities = predictor.read([each.path for each in tested], settings.max_pixels, recorder.progress)
     known = probabilities if outcome.method == "held-out" else None
-    parity = check_parity(model_dir, predictor, tested, known, settings.max_pixels)
+    parity = check_parity(model_dir, predictor, tested, known, settings.max_pixels, outcome.exactly)
     if parity["passed"] is False:
         recorder.note(f"transformers' own pipeline differs from this model by {parity['max_abs_diff']:.1g}")
-    if parity["features_max_abs_diff"] > FEATURES_TOLERANCE:
+    if outcome.exactly is not None and parity["features_max_abs_diff"] > FEATURES_TOLERANCE:
         best = np.sort(probabilities, axis=1)
         close = np.flatnonzero(best[:, -1] - best[:, -2] < CLOSE_CALL * parity["features_max_abs_diff"])
         recorder.note(
-            f"the features were less exact than the saved model (by {parity['features_max_abs_diff']:.1g}); it was "
-            f"asked itself about the {count(len(close), 'test image', 'test images')} whose answer that could change"
+            f"the features were less exact than the saved model (by {parity['features_max_abs_diff']:.1g}); "
+            f"{count(len(close), 'test image', 'test images')} whose answer that could change were judged in full"
         )
-        asked = predictor.read([files[row] for row in close], settings.max_pixels, recorder.progress)
         probabilities = probabilities.copy()
-        probabilities[close] = asked
+        probabilities[close] = outcome.exactly([tested[row] for row in close.tolist()])
     return probabilities, parity
 
 
