@@ -5,9 +5,10 @@
 
 For each seed a stratified 15 % of the images is kept for testing, and the training sets are nested: the 10 images of a
 class are among the 50. Of each training set the product takes a stratified 15 % for validation. `random:NAME` is the
-architecture of a backbone with random weights. Each result is written down as soon as it is there: started again, the
-program computes what is missing, and prints the table of all; with `auto` among the strategies also its regret, which
-is how far it stays behind the best of the others. Begin a new file after a change of the code.
+architecture of a backbone with random weights, `frozen+K` is `frozen` with K varied versions of each image. Each result
+is written down as soon as it is there: started again, the program computes what is missing, and prints the table of
+all; with `auto` among the strategies also its regret, which is how far it stays behind the best of the others. Begin a
+new file after a change of the code.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from tl_core.sources import open_data, open_model
 
 RANDOM = "random:"
 STEPLESS = "frozen"
+VERSIONS = "+"
 AUTO = "auto"
 
 
@@ -51,7 +53,7 @@ def main() -> None:
                             "strategy": strategy,
                             "per_class": per_class,
                             "seed": seed,
-                            "max_steps": None if strategy == STEPLESS else arguments.max_steps,
+                            "max_steps": None if strategy.startswith(STEPLESS) else arguments.max_steps,
                         }
                         if any(all(result[key] == value for key, value in cell.items()) for result in results):
                             continue
@@ -89,7 +91,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 
 
 def is_wanted(result: dict[str, Any], arguments: argparse.Namespace) -> bool:
-    steps = None if result["strategy"] == STEPLESS else arguments.max_steps
+    steps = None if result["strategy"].startswith(STEPLESS) else arguments.max_steps
     return (
         result["data"] in arguments.data
         and result["model"] in arguments.models
@@ -105,11 +107,13 @@ def measure(cell: dict[str, Any], collection: Collection, division: Division) ->
     with tempfile.TemporaryDirectory() as folder, home(Path(folder) / "home"):
         pictures = Path(folder) / "pictures"
         lay_out(collection, division, cell["per_class"], cell["seed"], pictures)
+        strategy, _, versions = cell["strategy"].partition(VERSIONS)
         options = {} if cell["max_steps"] is None else {"max_steps": cell["max_steps"]}
         report = tl_core.train(
             data=str(pictures),
             model=find_model(cell["model"], cell["seed"], Path(folder) / "random"),
-            strategy=cell["strategy"],
+            strategy=strategy,
+            views=int(versions or 0),
             seed=cell["seed"],
             **options,
         )
