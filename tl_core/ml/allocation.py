@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from collections.abc import Callable
 
 # mallopt(3): what a large block is taken from the system for alone, and how much of what is free is kept.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -18,8 +19,20 @@ def keep_freed_memory() -> bool:
     """
     if any(name in os.environ for name in _OF_THE_PERSON):
         return False
+    mallopt = _of_glibc("mallopt")
+    return bool(mallopt and mallopt(_M_MMAP_THRESHOLD, LARGEST_KEPT) and mallopt(_M_TRIM_THRESHOLD, MOST_KEPT))
+
+
+def give_back_freed_memory() -> None:
+    """Return to the system what is kept, when other work begins than that it was kept for."""
+    trim = _of_glibc("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+def _of_glibc(name: str) -> Callable[..., int] | None:
     try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):  # another C library than glibc, another system
-        return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, LARGEST_KEPT) and mallopt(_M_TRIM_THRESHOLD, MOST_KEPT))
+        found: Callable[..., int] = getattr(ctypes.CDLL(None), name)
+    except (OSError, AttributeError, TypeError):  # another C library, another system
+        return None
+    return found

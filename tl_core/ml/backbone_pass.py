@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from tl_core.images.collection import Picture
+from tl_core.ml.allocation import give_back_freed_memory
 from tl_core.ml.backbone import Backbone, fingerprint, linear_head
 from tl_core.ml.feature_store import FeatureStore
 from tl_core.ml.features import Encoded, Encoder, compute_features, encode_reading_ahead, undivided
@@ -214,6 +215,7 @@ def _computed(
             divide=division(work, recorder.say) if divided else undivided,
         )
     prepare(work.model, PLAIN)
+    give_back_freed_memory()
     if features is None:
         raise StopRequested
     return features
