@@ -143,6 +143,7 @@ def test_the_benchmark_of_estimates_holds_them_against_runs(
 def test_the_head_benchmark_compares_with_scikit_learn(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(head, "COMPARED", 250)
     monkeypatch.setattr(head, "GOALS", {(300, 20, 4): 1000.0, (200, 16, 2): 1e-9})
     monkeypatch.setattr(sys, "argv", ["head", "--sizes", "300x20x4,200x16x2"])
     head.main()
