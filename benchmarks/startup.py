@@ -1,13 +1,16 @@
-"""How long until the first page, against an empty Gradio app started beside it.
+"""How long a person waits for the first thing: `--help`, the first page, the first prediction; and for what.
 
     python -m benchmarks.startup [--rounds N] [--limit X]
 
-Each round starts both in turn, in the other order every second time, and asks each for its page until it answers.
-Prints the ratio of the medians; exit code 1 above the limit.
+Each is a process of its own in a new TL_HOME, measured from its start, in the other order every second round; beside
+them bare Python and an empty Gradio app. The prediction through the page is asked by a client, not a browser, whose
+visit would have loaded the model ahead. Exit code 1 if the page of the app takes more than X times the empty one's.
+Where the time goes is one more start each under `-X importtime`: seconds that a package's own modules take to import.
 """
 
 import argparse
 import os
+import re
 import socket
 import statistics
 import subprocess
@@ -15,38 +18,148 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
+
+from gradio_client import Client, handle_file
+from PIL import Image
+
+from benchmarks.machine import describe
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 1.3
 PATIENCE = 120.0  # seconds for a page to come
-_EMPTY = "import gradio as gr\nwith gr.Blocks() as app:\n    gr.Markdown('empty')\napp.launch(server_port={port})"
+MODEL = "tiny-resnet"
+PACKAGES_NAMED, LEAST_NAMED = 6, 0.01  # at most so many, of at least so many seconds
+_WATCHING = ["-X", "importtime"]
+_HELP = ["-m", "tl_core", "--help"]
+_APP = ["app.py"]
+_EMPTY = ["-c", "import gradio as gr\nwith gr.Blocks() as app:\n    gr.Markdown('empty')\napp.launch()"]
+_IMPORT = re.compile(r"^import time:\s*(-?\d+) \|\s*-?\d+ \|\s*([^\s.]+)", re.MULTILINE)
 
 
-def seconds_to_first_page(kind: str) -> float:
-    """From starting Python to the first whole answer."""
-    port = _free_port()
-    command = {
-        "empty": [sys.executable, "-c", _EMPTY.format(port=port)],
-        "app": [sys.executable, "app.py", "--port", str(port)],
-    }[kind]
+def run_command(arguments: list[str]) -> tuple[float, str]:
+    """Seconds of a whole process, and what it wrote to stderr."""
     with tempfile.TemporaryDirectory() as home:
-        environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False", "TL_HOME": home}
         begun = time.perf_counter()
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+        command = [sys.executable, *arguments]
+        ended = subprocess.run(command, cwd=ROOT, env=_environment(home), capture_output=True, text=True)
+        taken = time.perf_counter() - begun
+    if ended.returncode:
+        raise SystemExit(f"{' '.join(arguments)} failed:\n{ended.stderr}")
+    return taken, ended.stderr
+
+
+@contextmanager
+def served(arguments: list[str]) -> Iterator[tuple[str, float, Path]]:
+    """The address of a page that has answered, when its process was started, and the file of its stderr."""
+    port = _free_port()
+    address = f"http://127.0.0.1:{port}/"
+    with tempfile.TemporaryDirectory() as home:
+        written = Path(home) / "stderr.txt"
+        with written.open("wb") as errors:
+            begun = time.perf_counter()
+            process = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=ROOT,
+                env={**_environment(home), "GRADIO_SERVER_PORT": str(port)},
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+            )
         try:
-            while True:
-                try:
-                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=PATIENCE) as answer:
-                        answer.read()
-                    return time.perf_counter() - begun
-                except OSError:
-                    if process.poll() is not None or time.perf_counter() - begun > PATIENCE:
-                        raise
-                    time.sleep(0.02)
+            while not _answers(address):
+                if process.poll() is not None or time.perf_counter() - begun > PATIENCE:
+                    raise SystemExit(f"no page came:\n{written.read_text()}")
+                time.sleep(0.02)
+            yield address, begun, written
         finally:
             process.terminate()
             process.wait()
+
+
+def open_page(arguments: list[str]) -> tuple[float, str]:
+    """Seconds from starting Python to the first whole page, and what was written to stderr until then."""
+    with served(arguments) as (_, begun, written):
+        return time.perf_counter() - begun, written.read_text()
+
+
+def measure_app(picture: Path) -> dict[str, float]:
+    """From starting Python to the first whole page, and to the first answer about a picture."""
+    with served(_APP) as (address, begun, _):
+        page = time.perf_counter() - begun
+        client = Client(address, verbose=False, analytics_enabled=False, download_files=False)
+        answer, _, said = client.predict(MODEL, "", handle_file(picture), "", api_name="/ask")
+        answered = time.perf_counter() - begun
+        client.close()
+    if said or "%" not in answer:
+        raise SystemExit(f"the page gave no prediction: {said or answer}")
+    return {"page": page, "answer": answered, "answer after page": answered - page}
+
+
+def measure_round(picture: Path, *, backwards: bool) -> dict[str, float]:
+    measures: list[Callable[[], dict[str, float]]] = [
+        lambda: {"python": run_command(["-c", "pass"])[0]},
+        lambda: {"--help": run_command(_HELP)[0]},
+        lambda: {"predict": run_command(_predict(picture))[0]},
+        lambda: {"empty page": open_page(_EMPTY)[0]},
+        lambda: measure_app(picture),
+    ]
+    seconds: dict[str, float] = {}
+    for measure in reversed(measures) if backwards else measures:
+        seconds |= measure()
+    return seconds
+
+
+def sum_imports(written: str) -> dict[str, float]:
+    """Seconds that the own modules of each package took, by what `-X importtime` wrote; they add up to the whole."""
+    seconds: dict[str, float] = {}
+    for own, package in _IMPORT.findall(written):
+        name = "standard library" if package in sys.stdlib_module_names else package
+        seconds[name] = seconds.get(name, 0.0) + int(own) / 1e6
+    return dict(sorted(seconds.items(), key=lambda item: -item[1]))
+
+
+def print_medians(rounds: list[dict[str, float]], limit: float) -> float:
+    """The ratio of the first page to that of an empty Gradio app."""
+    median = {name: statistics.median(seconds[name] for seconds in rounds) for name in rounds[0]}
+    ratio = median["page"] / median["empty page"]
+    verdict = "reached" if ratio <= limit else f"missed by {ratio / limit - 1:.0%}"
+    print(f"seconds, median of {len(rounds)}")
+    print(f"  --help {median['--help']:.2f}; Python alone {median['python']:.2f}")
+    print(f"  first page {median['page']:.2f}; empty Gradio app {median['empty page']:.2f}")
+    print(f"  ratio {ratio:.2f}, goal ≤ {limit:g} ({verdict})")
+    print(f"  first prediction on the command line {median['predict']:.2f}")
+    later, more = median["answer after page"], median["answer"] - median["empty page"]
+    print(f"  first prediction through the page {median['answer']:.2f}; {later:.2f} after the page,")
+    print(f"    {more:.2f} after the page of an empty Gradio app", flush=True)
+    return ratio
+
+
+def print_where(what: str, taken: float, written: str) -> None:
+    imports = sum_imports(written)
+    total = sum(imports.values())
+    named = {name: seconds for name, seconds in list(imports.items())[:PACKAGES_NAMED] if seconds >= LEAST_NAMED}
+    parts = {**named, "other packages": total - sum(named.values()), "other work": taken - total}
+    told = ", ".join(f"{name} {seconds:.2f}" for name, seconds in parts.items())
+    print(f"  {what}, {taken:.2f} s: {told}", flush=True)
+
+
+def _predict(picture: Path) -> list[str]:
+    return ["-m", "tl_core", "predict", MODEL, str(picture)]
+
+
+def _environment(home: str) -> dict[str, str]:
+    return {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False", "TL_HOME": home, "GRADIO_TEMP_DIR": f"{home}/gradio"}
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=PATIENCE) as answer:
+            return bool(answer.read())
+    except OSError:
+        return False
 
 
 def _free_port() -> int:
@@ -60,14 +173,16 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--limit", type=float, default=LIMIT)
     options = parser.parse_args()
-    seconds: dict[str, list[float]] = {"empty": [], "app": []}
-    for number in range(options.rounds):
-        for kind in sorted(seconds, reverse=bool(number % 2)):
-            seconds[kind].append(seconds_to_first_page(kind))
-    medians = {kind: statistics.median(values) for kind, values in seconds.items()}
-    ratio = medians["app"] / medians["empty"]
-    print(f"first page: {medians['app']:.2f} s, empty Gradio app {medians['empty']:.2f} s (median of {options.rounds})")
-    print(f"ratio {ratio:.2f}, limit {options.limit:.2f}")
+    print(f"{describe()}, gradio {version('gradio')}, Python {sys.version.split()[0]}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        picture = Path(folder) / "picture.png"
+        Image.linear_gradient("L").convert("RGB").save(picture)
+        rounds = [measure_round(picture, backwards=bool(number % 2)) for number in range(options.rounds)]
+        ratio = print_medians(rounds, options.limit)
+        print("where they go (seconds of imports, and the rest)")
+        print_where("--help", *run_command([*_WATCHING, *_HELP]))
+        print_where("first page", *open_page([*_WATCHING, *_APP]))
+        print_where("prediction on the command line", *run_command([*_WATCHING, *_predict(picture)]))
     return 0 if ratio <= options.limit else 1
 
 

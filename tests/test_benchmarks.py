@@ -1,4 +1,4 @@
-"""The benchmark of strategies: nested training sets, one test set, and results that outlive a kill."""
+"""The benchmarks: what they divide and add up is right, and each says how far its goal is."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ from pictures import make_folder
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks import estimates, finetune, frozen, memory, transfer
+from benchmarks import estimates, finetune, frozen, head, memory, startup, transfer
 from tl_core.images.duplicates import find_duplicates
 from tl_core.images.splits import divide
 from tl_core.settings import Settings
@@ -138,3 +138,60 @@ def test_the_benchmark_of_estimates_holds_them_against_runs(
     estimates.main()
     said = capsys.readouterr().out
     assert "| `frozen` |" in said and "of 1 within 25%, goal 80% of them" in said
+
+
+def test_the_head_benchmark_compares_with_scikit_learn(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(head, "COMPARED", 250)
+    monkeypatch.setattr(head, "GOALS", {(300, 20, 4): 1000.0, (200, 16, 2): 1e-9})
+    monkeypatch.setattr(sys, "argv", ["head", "--sizes", "300x20x4,200x16x2"])
+    head.main()
+    larger, smaller = capsys.readouterr().out.split("\n\n")[1:]
+    assert "300 images, 20 features, 4 classes" in larger and "goal ≤ 1000 s (reached)" in larger
+    assert "scikit-learn" not in larger
+    assert "goal ≤ 1e-09 s (missed by" in smaller
+    assert float(smaller.split("difference of a probability")[1]) < 1e-3
+
+
+def test_classes_of_the_generated_features_overlap() -> None:
+    features, targets = head.make_features(600, 32, 5)
+    assert features.shape == (600, 32) and features.dtype == "float32"
+    fitted = head.fit_exact(features[200:], targets[200:], 5, validation=(features[:200], targets[:200]))
+    assert 0.4 < max(score.accuracy for score in fitted.scores) < 1
+
+
+def test_imports_are_added_up_by_package(capsys: pytest.CaptureFixture[str]) -> None:
+    written = """import time: self [us] | cumulative | imported package
+import time:    200000 |     200000 |   os.path
+a warning of somebody's
+import time:    100000 |     300000 |     torch.nn
+import time:   1000000 |    1300000 |   torch
+import time:     50000 |    1350000 | tl_core.cli
+"""
+    assert startup.sum_imports(written) == {"standard library": 0.2, "torch": 1.1, "tl_core": 0.05}
+    startup.print_where("page", 2.0, written)
+    assert capsys.readouterr().out == (
+        "  page, 2.00 s: torch 1.10, standard library 0.20, tl_core 0.05, other packages 0.00, other work 0.65\n"
+    )
+
+
+def test_the_startup_benchmark_says_how_far_its_goal_is(capsys: pytest.CaptureFixture[str]) -> None:
+    own = {"python": 0.1, "--help": 0.2, "predict": 5.0, "page": 3.0, "answer": 8.0, "answer after page": 5.0}
+    rounds = [{**own, "empty page": seconds} for seconds in (1.0, 2.0, 9.0)]
+    assert startup.print_medians(rounds, 1.3) == 1.5
+    said = capsys.readouterr().out
+    assert "ratio 1.50, goal ≤ 1.3 (missed by 15%)" in said
+    assert "8.00; 5.00 after the page" in said and "6.00 after the page of an empty Gradio app" in said
+
+
+@pytest.mark.slow
+def test_the_first_prediction_through_the_page_comes_after_the_page(tmp_path: Path) -> None:
+    frozen.make_picture(0, 0, (64, 48)).save(tmp_path / "picture.png")
+    seconds = startup.measure_app(tmp_path / "picture.png")
+    assert 0 < seconds["page"] < seconds["answer"]
+
+
+def test_a_command_that_fails_ends_the_benchmark_with_what_it_said() -> None:
+    with pytest.raises(SystemExit, match="no-such-model"):
+        startup.run_command(["-m", "tl_core", "predict", "no-such-model", "picture.png"])
