@@ -17,10 +17,10 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from transformers import TimmWrapperImageProcessor
 
 from tl_core.config import TrainConfig
-from tl_core.images.collection import Collection
+from tl_core.images.collection import Collection, targets_of
+from tl_core.images.decode import read_picture
 from tl_core.images.splits import Division
 from tl_core.ml.backbone import Backbone
-from tl_core.ml.data import read_picture, targets_of
 from tl_core.ml.finetuning import Finetuning
 from tl_core.ml.frozen import train_frozen
 from tl_core.ml.outcome import Outcome

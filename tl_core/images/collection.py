@@ -4,6 +4,7 @@ Must not know: how files are found, decoded or trained on.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -103,3 +104,9 @@ def natural_key(text: str) -> tuple[list[tuple[int, int, str]], str]:
     if other:
         parts.append((1, 0, other.casefold()))
     return parts, text
+
+
+def targets_of(pictures: Sequence[Picture], labels: Sequence[str]) -> list[int]:
+    """Class numbers of pictures, in the order of `labels`."""
+    number = {label: index for index, label in enumerate(labels)}
+    return [number[picture.label] for picture in pictures]

@@ -97,6 +97,14 @@ def open_upright(source: Path | BinaryIO, max_pixels: int) -> Image.Image:
     return decode(source, max_pixels).image
 
 
+def read_picture(path: Path, max_pixels: int) -> Image.Image:
+    """As `open_upright`. Raises DataError naming the file."""
+    try:
+        return open_upright(path, max_pixels)
+    except DataError as failure:
+        raise DataError(f"{path}: {failure.message}") from failure
+
+
 def decode(source: Path | BinaryIO, max_pixels: int, least_size: LeastSize | None = None) -> Decoded:
     """As `open_upright`, with the mode found and whether a plain reading would differ.
 

@@ -15,11 +15,11 @@ import numpy as np
 from tl_core.config import TrainConfig
 from tl_core.errors import JobError
 from tl_core.files import read_json, write_json
+from tl_core.images.collection import targets_of
 from tl_core.images.wording import count
 from tl_core.ml.backbone import linear_head
 from tl_core.ml.backbone_pass import backbone_features
 from tl_core.ml.cross_validation import Judges
-from tl_core.ml.data import targets_of
 from tl_core.ml.frozen import choose_precision
 from tl_core.ml.inputs import Inputs, settle_inputs
 from tl_core.ml.metrics import wilson_interval

@@ -12,10 +12,10 @@ import numpy as np
 from tl_core.config import TrainConfig
 from tl_core.errors import TLError
 from tl_core.files import read_json, write_json
+from tl_core.images.collection import targets_of
 from tl_core.images.splits import Division
 from tl_core.ml.backbone import load_backbone, save_backbone
 from tl_core.ml.backbone_pass import seconds_of_pass
-from tl_core.ml.data import targets_of
 from tl_core.ml.finetuning import Finetuning, ask_about_mirror
 from tl_core.ml.frozen import choose_precision
 from tl_core.ml.inference import load_predictor

@@ -4,18 +4,14 @@ A `datasets.DatasetDict` names files and classes; pictures are read when a batch
 reader (which reads 16-bit and transparent pictures as they look), and kept reduced. Must not know models or strategies.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import PIL.Image
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
 from torch.utils.data import Dataset as TorchDataset
 
-from tl_core.errors import DataError
-from tl_core.images.collection import TEST, TRAIN, VALIDATION, Collection, Picture
-from tl_core.images.decode import open_upright
+from tl_core.images.collection import TEST, TRAIN, VALIDATION, Collection
 from tl_core.images.splits import Division
 from tl_core.ml.mixing import Mixing
 from tl_core.ml.picture_cache import PictureCache
@@ -51,20 +47,6 @@ def _named(path: Path) -> dict[str, Any]:
     except UnicodeEncodeError:
         return {"path": None, "bytes": path.read_bytes()}
     return {"path": str(path), "bytes": None}
-
-
-def read_picture(path: Path, max_pixels: int) -> PIL.Image.Image:
-    """An upright RGB picture. Raises DataError naming the file."""
-    try:
-        return open_upright(path, max_pixels)
-    except DataError as failure:
-        raise DataError(f"{path}: {failure.message}") from failure
-
-
-def targets_of(pictures: Sequence[Picture], labels: Sequence[str]) -> list[int]:
-    """Class numbers of pictures, in the order of `labels`."""
-    number = {label: index for index, label in enumerate(labels)}
-    return [number[picture.label] for picture in pictures]
 
 
 class TrainingImages(TorchDataset[dict[str, Any]]):

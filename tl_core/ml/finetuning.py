@@ -17,13 +17,13 @@ from torch import nn
 from tl_core.config import TrainConfig
 from tl_core.errors import JobError, ModelError
 from tl_core.files import read_json, write_json
-from tl_core.images.collection import TRAIN, VALIDATION, Collection
+from tl_core.images.collection import TRAIN, VALIDATION, Collection, targets_of
 from tl_core.images.splits import Division
 from tl_core.ml.augmentation import Augmentation
 from tl_core.ml.backbone import Backbone
 from tl_core.ml.callbacks import RunCallback
 from tl_core.ml.checkpoints import load_best, newest_whole_checkpoint, save_best
-from tl_core.ml.data import Collator, EvaluationImages, TrainingImages, make_datasets, targets_of
+from tl_core.ml.data import Collator, EvaluationImages, TrainingImages, make_datasets
 from tl_core.ml.distillation import Teacher
 from tl_core.ml.frozen import choose_precision
 from tl_core.ml.groups import LayerGroup, layer_groups, train_only

@@ -18,11 +18,10 @@ from torch import nn
 
 from tl_core.config import TrainConfig
 from tl_core.files import read_json, write_json
-from tl_core.images.collection import Collection, Picture
+from tl_core.images.collection import Collection, Picture, targets_of
 from tl_core.images.splits import Division
 from tl_core.ml.backbone import Backbone, fingerprint, linear_head, write_head
 from tl_core.ml.backbone_pass import backbone_features, exact_features, view_features
-from tl_core.ml.data import targets_of
 from tl_core.ml.head_fitting import HeadFitting
 from tl_core.ml.heads import LinearHead
 from tl_core.ml.machine import current_device, describe_machine, map_side_by_side, threads_side_by_side

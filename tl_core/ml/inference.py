@@ -17,8 +17,8 @@ import torch
 from PIL.Image import Image
 
 from tl_core.errors import DataError, ModelError
+from tl_core.images.decode import read_picture
 from tl_core.ml.backbone import load_weights, read_architecture
-from tl_core.ml.data import read_picture
 from tl_core.ml.machine import current_device, map_side_by_side, pictures_at_a_time, threads_side_by_side
 from tl_core.ml.precision import gains_from_channels_last
 from tl_core.ml.preprocessing import load_processor, preprocess, processor_size, reason_of

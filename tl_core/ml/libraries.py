@@ -1,6 +1,7 @@
 """The libraries that training and answering need: loaded without waste, and without what they say to direct callers."""
 
 import gc
+import os
 import warnings
 
 from tl_core.ml.allocation import keep_freed_memory
@@ -11,12 +12,11 @@ def load_libraries() -> None:
     programs keep the libraries' progress bars and advice."""
     keep_freed_memory()
     _import_all()
-    import datasets
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # not loaded yet, and not always needed
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    datasets.disable_progress_bars()
     warnings.filterwarnings("ignore", message=".*pin_memory.*no accelerator is found.*")
 
 

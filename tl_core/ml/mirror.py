@@ -14,11 +14,10 @@ import numpy as np
 from scipy.special import betainc, ndtri
 
 from tl_core.errors import ModelError
-from tl_core.images.collection import Picture
+from tl_core.images.collection import Picture, targets_of
 from tl_core.images.splits import folds
 from tl_core.ml.backbone import Backbone
 from tl_core.ml.backbone_pass import backbone_features
-from tl_core.ml.data import targets_of
 from tl_core.ml.heads import fit_exact, refit
 from tl_core.ml.logistic_regression import Floats, Integers
 from tl_core.ml.precision import Precision

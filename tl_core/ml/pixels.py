@@ -12,8 +12,7 @@ import torch
 from PIL import ImageOps
 
 from tl_core.errors import DataError
-from tl_core.images.decode import decode
-from tl_core.ml.data import read_picture
+from tl_core.images.decode import decode, read_picture
 from tl_core.ml.imitation import Reduced, imitate
 from tl_core.ml.preprocessing import preprocess
 

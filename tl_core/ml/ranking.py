@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tl_core.config import TrainConfig
 from tl_core.errors import DataError, TLError
-from tl_core.images.collection import Collection, Picture, natural_key
+from tl_core.images.collection import Collection, Picture, natural_key, targets_of
 from tl_core.images.duplicates import find_duplicates
 from tl_core.images.splits import divide
 from tl_core.images.wording import count, name_some
@@ -27,7 +27,6 @@ from tl_core.ml.backbone import Backbone, linear_head, load_backbone
 from tl_core.ml.backbone_pass import backbone_features
 from tl_core.ml.candidates import OF_ONE_MODEL
 from tl_core.ml.cross_validation import Judges
-from tl_core.ml.data import targets_of
 from tl_core.ml.frozen import choose_precision
 from tl_core.ml.metrics import paired_difference, wilson_interval
 from tl_core.ml.precision import Precision

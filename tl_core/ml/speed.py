@@ -16,9 +16,10 @@ from torch import nn
 
 from tl_core.config import TrainConfig
 from tl_core.images.collection import Picture
+from tl_core.images.decode import read_picture
 from tl_core.ml.augmentation import Augmentation
 from tl_core.ml.backbone import Backbone, load_backbone
-from tl_core.ml.data import Collator, read_picture
+from tl_core.ml.data import Collator
 from tl_core.ml.distillation import Teacher
 from tl_core.ml.machine import current_device, map_side_by_side, pictures_at_a_time, threads_side_by_side
 from tl_core.ml.memory import checkpoint_activations

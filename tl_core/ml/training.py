@@ -19,7 +19,7 @@ from tl_core.card_metadata import licence_beside
 from tl_core.config import AUTO, TrainConfig
 from tl_core.errors import ModelError
 from tl_core.files import write_atomically, write_json
-from tl_core.images.collection import Picture
+from tl_core.images.collection import Picture, targets_of
 from tl_core.images.report import make_report
 from tl_core.images.splits import Division
 from tl_core.images.wording import count
@@ -30,7 +30,6 @@ from tl_core.ml.backbone import (
 )
 from tl_core.ml.choosing import settle_strategy
 from tl_core.ml.control import Control
-from tl_core.ml.data import targets_of
 from tl_core.ml.evaluation import check_parity, list_predictions
 from tl_core.ml.finetuning import Finetuning
 from tl_core.ml.frozen import train_frozen
