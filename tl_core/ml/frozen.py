@@ -20,6 +20,7 @@ from tl_core.config import TrainConfig
 from tl_core.files import read_json, write_json
 from tl_core.images.collection import Collection, Picture, targets_of
 from tl_core.images.splits import Division
+from tl_core.ml.allocation import give_back_freed_memory
 from tl_core.ml.backbone import Backbone, fingerprint, linear_head, write_head
 from tl_core.ml.backbone_pass import backbone_features, exact_features, view_features
 from tl_core.ml.head_fitting import HeadFitting
@@ -59,6 +60,7 @@ def train_frozen(
     fitting = HeadFitting(features, targets, groups, len(backbone.labels), config, recorder, varied)
     fitted = fitting.cross_validate(division) if division.uses_folds else fitting.hold_out(division)
     write_head(head, fitted.head)
+    give_back_freed_memory()
     recorder.note(_describe_head(backbone, head, fitted.head))
 
     def answer_exactly(asked: Sequence[Picture]) -> np.ndarray:
