@@ -42,6 +42,8 @@ def vit(**values: float) -> nn.Module:
     [
         ({PLAIN: 3.0, BF16_LAST: 1.0, BF16: 2.0, FP32_LAST: 2.5}, "bf16", True, "3.0 × as fast"),
         ({PLAIN: 2.0, BF16: 1.0}, "bf16", False, "2.0 × as fast"),
+        ({PLAIN: 3.0, BF16_LAST: 1.1, BF16: 1.0}, "bf16", True, "2.7 × as fast"),
+        ({PLAIN: 3.0, BF16_LAST: 1.5, BF16: 1.0}, "bf16", False, "3.0 × as fast"),
         ({PLAIN: 1.0, BF16: 0.9}, "fp32", False, "bf16 is 1.1 × as fast, which does not pay"),
         ({PLAIN: 1.0, BF16: 5.0}, "fp32", False, "bf16 is 0.2 × as fast, which does not pay"),
         ({PLAIN: 3.0, BF16_LAST: 1.9, BF16: 2.0, FP32_LAST: 2.0}, "fp32", True, "1.5 × as fast"),

@@ -20,7 +20,7 @@ from tl_core.ml.rehearsal import Rehearsal
 MEASURED = "measured: "  # how the reason begins of what was chosen by measuring
 # A gain below this is within the noise of a busy machine, worth neither fewer bits nor figures that change with it.
 WORTHWHILE = 1.15
-CLEARLY_SLOWER = 1.4  # more than one step can be slowed by what else the machine does, most of the time
+CLEARLY_SLOWER = 2.0  # more than what else the machine does slows a step by, as a rule
 # No step is begun after this; slow models are measured on fewer pictures for it.
 MEASURING_SECONDS = 20.0
 # Features that take less than this in fp32 are not worth measuring for, nor fewer bits for.
@@ -182,14 +182,18 @@ def measure_formats(
 def choose_fastest(timed: dict[Precision, float], what: str) -> Precision:
     """From seconds in each format, of which the first is plain fp32: the fastest, where it is so by enough.
 
-    Between two that are worthwhile, fp32 keeps more bits and wins unless bf16 gains by enough over it too.
+    Between two that are worthwhile, fp32 keeps more bits and wins unless bf16 gains by enough over it too; of two of as
+    many bits, the one that was measured first.
     """
     plain = next(iter(timed))
     best = plain
     for dtype in ("fp32", "bf16"):
-        fastest = min((format_ for format_ in timed if format_.dtype == dtype), key=timed.__getitem__, default=plain)
-        if timed[best] / timed[fastest] >= WORTHWHILE:
-            best = fastest
+        alike = [format_ for format_ in timed if format_.dtype == dtype]
+        if alike:
+            fastest = min(alike, key=timed.__getitem__)
+            likely = next(format_ for format_ in alike if timed[format_] / timed[fastest] < WORTHWHILE)
+            if timed[best] / timed[likely] >= WORTHWHILE:
+                best = likely
     if best != plain:
         reason = f"{MEASURED}{what} {timed[plain] / timed[best]:.1f} × as fast as in plain fp32 here"
         return dataclasses.replace(best, reason=reason)
