@@ -27,7 +27,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 import tl_core
 from benchmarks.frozen import CLASSES, MODELS, make_model, make_pictures
 from benchmarks.machine import describe
-from benchmarks.plain_trainer import divide, make_trainer
+from benchmarks.plain_trainer import answer_apart, divide, make_trainer
 from tl_core.ml.augmentation import Augmentation
 from tl_core.ml.libraries import load_libraries
 from tl_core.ml.machine import current_device
@@ -128,7 +128,7 @@ def measure(name: str, data: Path, folder: Path, steps: int) -> None:
     in_memory, from_files = pace_of_run(report)
     training = report["training"]
     bare = statistics.mean([before, pace_of_bare_loop(taught, folder / name, training, steps // 2)])
-    by_trainer = pace_of_trainer(taught, folder / name, len(taught) // 2, folder / "trainer")
+    by_trainer = answer_apart(pace_of_trainer, taught, folder / name, len(taught) // 2, folder / "trainer")
     print(
         f"\n{name}, {len(taught):,} images, {steps} steps of {training['batch_size']}, "
         f"{Precision(**training['precision']).label}\n"

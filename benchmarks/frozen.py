@@ -38,7 +38,7 @@ from transformers import (  # noqa: E402
 
 import tl_core  # noqa: E402
 from benchmarks.machine import describe  # noqa: E402
-from benchmarks.plain_trainer import divide, make_trainer, prepared  # noqa: E402
+from benchmarks.plain_trainer import answer_apart, divide, make_trainer, prepared  # noqa: E402
 from tl_core.ml.libraries import load_libraries  # noqa: E402
 from tl_core.ml.machine import computing_side_by_side, pictures_at_a_time, threads_side_by_side  # noqa: E402
 from tl_core.ml.precision import Precision, prepare  # noqa: E402
@@ -193,7 +193,7 @@ def measure(name: str, data: Path, folder: Path, arguments: argparse.Namespace) 
 
     if arguments.epochs:
         measured = min(arguments.epochs, arguments.measured_epochs or arguments.epochs)
-        taken, accuracy = seconds_of_trainer(data, model_dir, measured, folder / "trainer")
+        taken, accuracy = answer_apart(seconds_of_trainer, data, model_dir, measured, folder / "trainer")
         by_trainer = taken * arguments.epochs / measured
         how = "" if measured == arguments.epochs else f" (extrapolated from {measured:g} epochs)"
         gain = by_trainer / first

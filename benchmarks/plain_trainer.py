@@ -3,9 +3,11 @@
 Every picture is decoded and processed in every epoch, eight make a step, and the arithmetic is float32.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import datasets
 import torch
@@ -16,6 +18,8 @@ from transformers import (
     Trainer,
     TrainingArguments,
 )
+
+T = TypeVar("T")
 
 HELD_OUT = 10  # every so many-th picture of a class is for testing
 
@@ -56,3 +60,9 @@ def make_trainer(model_dir: Path, paths: Sequence[Path], folder: Path, *, frozen
     trainer = Trainer(model, arguments, train_dataset=prepared(paths, AutoImageProcessor.from_pretrained(model_dir)))
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def answer_apart(work: Callable[..., T], *arguments: Any) -> T:
+    """What `work` answers in a process of its own, as a script is: nothing of how ours keeps memory is in it."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
