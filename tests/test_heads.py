@@ -111,6 +111,51 @@ def test_a_path_gives_what_a_fit_from_nothing_gives():
     np.testing.assert_allclose(head.probabilities(features), alone.probabilities(features), atol=1e-4)
 
 
+@pytest.mark.parametrize(("images", "width"), [(120, 30), (40, 90)], ids=["more images", "more features"])
+def test_what_was_folded_onto_raw_features_is_unfolded_again(images, width):
+    features, targets = blobs(images, width, 3)
+    features[:, 4] = 7.3  # a constant
+    problem = logistic_regression.RegressionProblem(features, targets, 5)  # two classes have no image
+    solution = problem.solve(3.0)
+    again = problem.unfold(*problem.fold(solution))
+    np.testing.assert_allclose(again, solution.coefficients, atol=1e-4 * np.abs(solution.coefficients).max())
+
+
+def test_a_path_is_led_on_straight():
+    first, second = (logistic_regression.Solution(np.array([[value, 1.0]]), True) for value in (2.0, 5.0))
+    assert logistic_regression.lead_on([]) is None
+    assert logistic_regression.lead_on([first]) is first.coefficients
+    np.testing.assert_array_equal(logistic_regression.lead_on([first, second]), [[8.0, 1.0]])
+
+
+def test_a_head_begun_from_a_near_one_is_the_same_and_sooner_there(monkeypatch):
+    features, targets = blobs(200, 60, 4, spread=3.0)
+    training = np.flatnonzero((targets != 3) & (np.arange(200) < 150))  # of one class only the others know
+    held = np.setdiff1d(np.arange(200), training)
+    rough = fit_exact(
+        features[training], targets[training], 4, validation=(features[held], targets[held]), roughly=True
+    )
+    assert rough.scores
+    looks = []
+    compute = logistic_regression.RegressionProblem._loss_and_gradient
+
+    def count(*given):
+        looks.append(1)
+        return compute(*given)
+
+    monkeypatch.setattr(logistic_regression.RegressionProblem, "_loss_and_gradient", count)
+    whole = slice(100)
+    alone = refit(features[whole], targets[whole], 4, rough.strength)
+    from_nothing = len(looks)
+    looks.clear()
+    begun = refit(features[whole], targets[whole], 4, rough.strength, near=alone)
+    assert len(looks) < from_nothing / 2
+    np.testing.assert_allclose(begun.probabilities(features), alone.probabilities(features), atol=1e-4)
+    far = refit(features, targets, 4, rough.strength, near=rough)
+    expected = refit(features, targets, 4, rough.strength)
+    np.testing.assert_allclose(far.probabilities(features), expected.probabilities(features), atol=1e-4)
+
+
 def test_folds_score_every_image_once_and_the_head_learns_from_all():
     features, targets = blobs(60, 30, 3, spread=2.0)
     folds = list(StratifiedKFold(5).split(features, targets))

@@ -1,6 +1,8 @@
 """A saved model that answers: what it says, and the sentences for models that cannot."""
 
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -189,3 +191,13 @@ def test_a_warm_model_has_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Predictor, "judge", lambda self, pictures: answered.append(self) or judge(self, pictures))
     api.warm()
     assert answered == [recall_predictor(open_model("tiny-resnet", read_settings()))]
+
+
+def test_asking_a_model_loads_nothing_that_only_training_needs(tmp_path: Path) -> None:
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (40, 40), "red").save(picture)
+    code = (
+        "import sys, tl_core; tl_core.predict('tiny-resnet', [sys.argv[1]]); "
+        "sys.exit(bool({'datasets', 'pandas', 'evaluate', 'sklearn'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(picture)]).returncode == 0

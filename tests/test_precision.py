@@ -44,6 +44,7 @@ def vit(**values: float) -> nn.Module:
         ({PLAIN: 2.0, BF16: 1.0}, "bf16", False, "2.0 × as fast"),
         ({PLAIN: 3.0, BF16_LAST: 1.1, BF16: 1.0}, "bf16", True, "2.7 × as fast"),
         ({PLAIN: 3.0, BF16_LAST: 1.5, BF16: 1.0}, "bf16", False, "3.0 × as fast"),
+        ({PLAIN: 1.0, BF16_LAST: 0.88, BF16: 0.77}, "bf16", False, "1.3 × as fast"),
         ({PLAIN: 1.0, BF16: 0.9}, "fp32", False, "bf16 is 1.1 × as fast, which does not pay"),
         ({PLAIN: 1.0, BF16: 5.0}, "fp32", False, "bf16 is 0.2 × as fast, which does not pay"),
         ({PLAIN: 3.0, BF16_LAST: 1.9, BF16: 2.0, FP32_LAST: 2.0}, "fp32", True, "1.5 × as fast"),
@@ -77,6 +78,21 @@ def test_steps_are_on_as_many_pictures_as_there_is_time_for() -> None:
     asked.clear()
     measure_formats([PLAIN, BF16], prepare(1e6), 1_000.0)
     assert set(asked) == {2}
+
+
+def test_what_is_clearly_slower_is_not_timed_again() -> None:
+    asked: list[str] = []
+
+    def prepare(precision: Precision):
+        def step(images: int) -> float:
+            asked.append(precision.label)
+            return images * {PLAIN: 10.0, BF16: 30.0, BF16_LAST: 12.0}[precision]
+
+        return step
+
+    assert len(measure_formats([PLAIN, BF16, BF16_LAST], prepare, 100.0)) == 3
+    assert asked.count(BF16.label) == 2  # once to warm up, once timed
+    assert asked.count(BF16_LAST.label) > 2
 
 
 def test_without_time_only_plain_fp32_is_measured() -> None:

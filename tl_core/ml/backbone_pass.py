@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from importlib.metadata import version
 from threading import get_ident
 from typing import Any
 
@@ -74,27 +75,18 @@ def view_features(
 
 
 def exact_features(
-    backbone: Backbone, head: nn.Linear, pictures: Sequence[Picture], settings: Settings, note: Callable[[str], None]
+    backbone: Backbone, head: nn.Linear, pictures: Sequence[Picture], settings: Settings, recorder: Recorder
 ) -> np.ndarray:
     """(N, D) float32: as `predict` has them, of whole pictures by the checkpoint's own processor in fp32.
 
-    What `backbone_features` is held against; from the store where it is known. Raises DataError, ModelError, JobError.
+    What `backbone_features` is held against; from the store where it is known. It is not divided among processes, and
+    nobody can stop it. Raises DataError, ModelError, JobError.
     """
-    precision = Precision("fp32", gains_from_channels_last(backbone.model), "")
+    precision = Precision("fp32", gains_from_channels_last(backbone.model) and current_device().type == "cpu", "")
     work = BackbonePass(
         backbone.model, head, backbone.processor, backbone.input_size, precision, settings, False, exact=True
     )
-    with FeatureStore(settings.features_dir, exact_key(backbone), note, settings.features_bytes) as store:
-        features = compute_features(
-            pictures,
-            work.encoder,
-            store,
-            batch_size=pictures_at_a_time(work.size),
-            least_batches=threads_side_by_side(),
-        )
-    prepare(work.model, PLAIN)
-    assert features is not None  # nobody can stop it
-    return features
+    return _computed(work, pictures, exact_key(backbone), recorder, divided=False, can_stop=False)
 
 
 def seconds_of_pass(backbone: Backbone, pictures: Sequence[Picture], precision: Precision, settings: Settings) -> float:
@@ -127,8 +119,9 @@ def views_key(backbone: Backbone, precision: Precision, *, mirror: bool) -> str:
 
 
 def exact_key(backbone: Backbone) -> str:
-    """The same for what `predict` computes."""
-    return f"{fingerprint(backbone)}-exact"
+    """The same for what `predict` computes, which these libraries may change."""
+    makers = "-".join(version(library) for library in ("transformers", "torchvision", "pillow"))
+    return f"{fingerprint(backbone)}-exact-{makers}"
 
 
 @dataclass(frozen=True)
@@ -199,7 +192,13 @@ def _unpack(packed: bytes) -> BackbonePass:
 
 
 def _computed(
-    work: BackbonePass, pictures: Sequence[Picture | View], key: str, recorder: Recorder, *, divided: bool = True
+    work: BackbonePass,
+    pictures: Sequence[Picture | View],
+    key: str,
+    recorder: Recorder,
+    *,
+    divided: bool = True,
+    can_stop: bool = True,
 ) -> np.ndarray:
     """(N, D) float32, computed where the store named by `key` does not know it."""
     settings = work.settings
@@ -211,7 +210,7 @@ def _computed(
             batch_size=pictures_at_a_time(work.size),
             least_batches=threads_side_by_side(),
             progress=recorder.progress,
-            should_stop=recorder.run.stop_requested,
+            should_stop=recorder.run.stop_requested if can_stop else lambda: False,
             divide=division(work, recorder.say) if divided else undivided,
         )
     prepare(work.model, PLAIN)

@@ -24,7 +24,7 @@ PARITY_IMAGES = 64
 # have together the pixels of 64 at 96, and no fewer than the least.
 LEAST_PARITY_IMAGES = 8
 _PARITY_PIXELS = PARITY_IMAGES * 96 * 96
-# For features the model's own predictor alone is asked, which is cheap enough for a maximum that says something.
+# Features are held against more answers than the pipeline's: these are cheap enough for a maximum that says something.
 LEAST_FEATURES_IMAGES = 32
 PARITY_TOLERANCE = 1e-5
 EVERYTHING = "all"
@@ -139,8 +139,8 @@ def check_parity(
     if probabilities is not None:
         others = np.setdiff1d(read, rows)
         asked_too = [pictures[row] for row in others]
-        theirs = exactly(asked_too) if exactly else predictor.read([each.path for each in asked_too], max_pixels)
-        found = [np.abs(probabilities[rows] - ours), np.abs(probabilities[others] - theirs)]
+        answers = exactly(asked_too) if exactly else predictor.read([each.path for each in asked_too], max_pixels)
+        found = [np.abs(probabilities[rows] - ours), np.abs(probabilities[others] - answers)]
         apart = max(float(each.max(initial=0.0)) for each in found)
     return {
         "images": compared,

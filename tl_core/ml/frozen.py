@@ -66,7 +66,7 @@ def train_frozen(
     def answer_exactly(asked: Sequence[Picture]) -> np.ndarray:
         if not asked:
             return np.zeros((0, len(backbone.labels)))
-        return fitted.head.probabilities(exact_features(backbone, head, asked, settings, recorder.note))
+        return fitted.head.probabilities(exact_features(backbone, head, asked, settings, recorder))
 
     return Outcome(
         tested=fitted.tested,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 from threadpoolctl import threadpool_limits
 
-from tl_core.ml.logistic_regression import FINAL, NEAR, Floats, Integers, RegressionProblem, Solution
+from tl_core.ml.logistic_regression import FINAL, NEAR, Floats, Integers, RegressionProblem, Solution, lead_on
 
 # From strong to weak in half decades, so that each fit begins from a nearby one; `strength` is 1 / C of scikit-learn.
 # The pixels of 60 to 1,440 photographs do best near 300, convolution features of the same ones between 3 and 100.
@@ -76,8 +76,8 @@ def fit_exact(
 
     `validation` is (features, targets) of other images; `folds` are (training rows, validation rows) of these. With
     neither, DEFAULT_STRENGTH is used. `weights` (C,) weigh the images of each class, in training and in validation.
-    Classes may have one image or none. With `roughly` the head on `features` is as near to its minimum as comparing
-    strengths needs: enough to `refit` from. Nothing is random.
+    Classes may have one image or none. With `roughly` and `validation` the head is only as near to its minimum as
+    comparing strengths needs: enough to `refit` from, or where the scores alone are wanted. Nothing is random.
     """
     with _threads(len(features), features.shape[1], classes):
         problem = RegressionProblem(features, targets, classes, weights)
@@ -153,8 +153,7 @@ def _follow_path(parts: Sequence[Part], weights: Floats | None) -> tuple[tuple[S
     for strength in [strength for strength in STRENGTHS if strength <= parts[0][0].decisive] or STRENGTHS[-1:]:
         logits = []
         for path, (problem, held, _) in zip(paths, parts, strict=True):
-            start = path[-1].beyond(path[-2] if len(path) > 1 else None) if path else None
-            path[:] = [*path[-1:], problem.solve(strength, start)]
+            path[:] = [*path[-1:], problem.solve(strength, lead_on(path))]
             head = LinearHead(*problem.fold(path[-1]), strength, converged=path[-1].converged)
             logits.append(head.logits(held))
             if path is paths[0]:
@@ -184,7 +183,8 @@ def _alike(scores: Sequence[Score], images: int) -> list[int]:
 def _finish(problem: RegressionProblem, strength: float, near: LinearHead | None = None) -> LinearHead:
     """The exact minimum, sought from a head that is near to it."""
     begun = problem.solve(strength, None if near is None else problem.unfold(near.weight, near.bias))
-    solution = problem.solve(strength, problem.solve(strength, begun, NEAR), FINAL)
+    nearer = problem.solve(strength, begun.coefficients, NEAR)
+    solution = problem.solve(strength, nearer.coefficients, FINAL)
     return LinearHead(*problem.fold(solution), strength, converged=solution.converged)
 
 

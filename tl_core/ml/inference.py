@@ -18,6 +18,7 @@ from PIL.Image import Image
 
 from tl_core.errors import DataError, ModelError
 from tl_core.images.decode import read_picture
+from tl_core.ml.allocation import give_back_freed_memory
 from tl_core.ml.backbone import load_weights, read_architecture
 from tl_core.ml.machine import current_device, map_side_by_side, pictures_at_a_time, threads_side_by_side
 from tl_core.ml.precision import gains_from_channels_last
@@ -80,6 +81,7 @@ class Predictor:
             for batch, rows in zip(batches, answered, strict=True):
                 for file, row in zip(batch, rows, strict=True):
                     yield file, row if isinstance(row, DataError) else _finite(row, file)
+        give_back_freed_memory()
 
     def judge(self, pictures: Sequence[Image]) -> np.ndarray:
         """(N, C) float32 softmax probabilities of RGB pictures, all at once. Raises ModelError."""

@@ -2,17 +2,20 @@
 
 import gc
 import os
+import sys
 import warnings
 
 from tl_core.ml.allocation import keep_freed_memory
 
 
 def load_libraries() -> None:
-    """For a whole process of ours (a command, a worker), before what needs them; never called at import, so that other
-    programs keep the libraries' progress bars and advice."""
+    """For a process that trains or asks (a command, a worker, whoever calls `tl_core.train`), before what needs them;
+    never called at import, so that other programs keep the libraries' progress bars and advice."""
     keep_freed_memory()
     _import_all()
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # not loaded yet, and not always needed
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # it is loaded later, where it is needed at all
+    if "datasets" in sys.modules:
+        sys.modules["datasets"].disable_progress_bars()
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()

@@ -12,6 +12,7 @@ Böhning 1992, "Multinomial logistic regression algorithm"). Tens of steps then 
 Must not know: where features come from, how a strength is chosen.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from scipy.special import softmax
 
 Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]]
+Start = NDArray[np.float64]  # coefficients (present classes, axes + 1)
 
 # Rows handled at a time: sums are carried in float64 from block to block, and logits for a thousand classes stay small.
 BLOCK_ROWS = 8192
@@ -62,12 +64,6 @@ class Solution:
     coefficients: NDArray[np.float64]
     converged: bool
 
-    def beyond(self, before: "Solution | None") -> "Solution":
-        """Where a path of strengths in equal ratios leads, if it goes on as from `before` to this."""
-        if before is None:
-            return self
-        return Solution(2 * self.coefficients - before.coefficients, self.converged)
-
 
 class RegressionProblem:
     """One training set, prepared once and solved for any number of strengths."""
@@ -94,12 +90,12 @@ class RegressionProblem:
         """The strength that outweighs the data even along their first axis; above it W is next to 0."""
         return float(self._squares[:-1].max(initial=0.0)) / len(self._present)
 
-    def solve(self, strength: float, start: Solution | None = None, tolerance: Tolerance = COMPARING) -> Solution:
-        """Minimum for `strength`, begun from `start`."""
+    def solve(self, strength: float, start: Start | None = None, tolerance: Tolerance = COMPARING) -> Solution:
+        """Minimum for `strength`, begun from the coefficients in `start`."""
         penalty = np.full(len(self._squares), strength)
         penalty[-1] = 0.0
         shape = (len(self._present), len(penalty))
-        coefficients = np.zeros(shape) if start is None else start.coefficients
+        coefficients = np.zeros(shape) if start is None else start
         stretch = np.sqrt(penalty + self._curvature(coefficients))
         begin = coefficients * stretch
         # In stretched coordinates the curvature is about 1: a gradient g means a sum of losses about |g|²/2 too high.
@@ -133,13 +129,14 @@ class RegressionProblem:
         bias[self._present] = solution.coefficients[:, -1] - weight[self._present] @ self._mean
         return weight.astype(np.float32), bias.astype(np.float32)
 
-    def unfold(self, weight: Floats, bias: Floats) -> Solution:
+    def unfold(self, weight: Floats, bias: Floats) -> Start:
         """What acts on raw features as `fold` gives it, of this or of a similar problem, as a start for `solve`."""
         raw = np.asarray(weight[self._present], dtype=np.float64)
         scale = np.where(np.isinf(self._scale), 0.0, self._scale)
         on_axes = raw @ (self._basis * np.square(scale)[:, None])
         coefficients = np.column_stack([on_axes, bias[self._present] + raw @ self._mean])
-        return Solution(coefficients - coefficients.mean(axis=0), True)
+        centred: Start = coefficients - coefficients.mean(axis=0)
+        return centred
 
     def _curvature(self, coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
         """Second derivative of the summed loss along each coefficient (present classes, axes + 1), kept above zero."""
@@ -177,6 +174,13 @@ class RegressionProblem:
             probabilities *= self._weights[rows, None].astype(dtype)
             gradient += probabilities.T @ features
         return loss, (gradient / stretch).ravel()
+
+
+def lead_on(path: Sequence[Solution]) -> Start | None:
+    """Where solutions for strengths in equal ratios lead to: straight on from the last two."""
+    if len(path) < 2:
+        return path[-1].coefficients if path else None
+    return 2 * path[-1].coefficients - path[-2].coefficients
 
 
 def standardisation(features: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,4 +1,4 @@
-"""What a strategy leaves behind besides the trained backbone: a plain value that the report is made from."""
+"""What a strategy leaves behind besides the trained backbone: what the report is made from."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,8 @@ class Outcome:
     """`tested` are indices of the pictures that the reported figures come from, none of which this model was fitted on;
     `probabilities` (len(tested), C) are its answers, None where the saved model itself is to be asked.
 
-    `exactly` gives the saved model's own probabilities (N, C) of pictures, where some of what it computes is kept."""
+    `exactly` gives probabilities (N, C) of pictures by what will be saved, computed as `predict` computes them, some of
+    them known from before; None where `probabilities` are no less exact."""
 
     tested: list[int]
     probabilities: np.ndarray | None

@@ -165,7 +165,7 @@ def measure_formats(
     else:  # slow: plain fp32 is known by now, each of the others is worth one step, those that are near each other more
         batch = _FIRST_BATCH
         order = [precision for precision in formats[1:] for _ in range(_WARM_STEPS + 1)]
-        order += formats[1:] * (_TIMED_STEPS - 1)
+        order += formats * (_TIMED_STEPS - 1)
     for place, precision in enumerate(order):
         if timed and time.perf_counter() > ends:
             break
@@ -183,17 +183,15 @@ def choose_fastest(timed: dict[Precision, float], what: str) -> Precision:
     """From seconds in each format, of which the first is plain fp32: the fastest, where it is so by enough.
 
     Between two that are worthwhile, fp32 keeps more bits and wins unless bf16 gains by enough over it too; of two of as
-    many bits, the one that was measured first.
+    many bits that are nearly as fast, the one that was measured first.
     """
     plain = next(iter(timed))
     best = plain
     for dtype in ("fp32", "bf16"):
-        alike = [format_ for format_ in timed if format_.dtype == dtype]
-        if alike:
-            fastest = min(alike, key=timed.__getitem__)
-            likely = next(format_ for format_ in alike if timed[format_] / timed[fastest] < WORTHWHILE)
-            if timed[best] / timed[likely] >= WORTHWHILE:
-                best = likely
+        paying = [format_ for format_ in timed if format_.dtype == dtype and timed[best] / timed[format_] >= WORTHWHILE]
+        if paying:
+            fastest = min(paying, key=timed.__getitem__)
+            best = next(format_ for format_ in paying if timed[format_] / timed[fastest] < WORTHWHILE)
     if best != plain:
         reason = f"{MEASURED}{what} {timed[plain] / timed[best]:.1f} × as fast as in plain fp32 here"
         return dataclasses.replace(best, reason=reason)

@@ -16,6 +16,8 @@ from tl_core.ml.attention import is_plain, use_attention
 class Rehearsal:
     """A model with copies of its weights and buffers in their place, in one memory layout.
 
+    Where it only answers, which changes nothing, what already lies so is the model's own.
+
     The model's own modules run, with their hooks, frozen parameters and whatever holds parts of them in eval mode; its
     weights, gradients, batch statistics, modes and attention, and the random state of the process, stay as they are.
     """
@@ -30,13 +32,13 @@ class Rehearsal:
         plain_attention: bool = False,
         answers_only: bool = False,
     ) -> None:
-        """`size` is (height, width) in pixels. With `answers_only`, which change nothing, weights are copied only where
-        they lie otherwise."""
+        """`size` is (height, width) in pixels. With `answers_only` it cannot train."""
         self._model = model
         self._size = size
         self._memory_format = memory_format
         self._autocast = autocast
         self._plain_attention = plain_attention
+        self._answers_only = answers_only
         self.device = next(model.parameters()).device
         self._state: dict[str, torch.Tensor] = {}
         for name, value in (*model.named_parameters(), *model.named_buffers()):
@@ -54,6 +56,8 @@ class Rehearsal:
     @contextmanager
     def in_training(self) -> Iterator[None]:
         """Training mode for forward and backward; a model that is in it keeps those of its parts that are in eval."""
+        if self._answers_only:
+            raise ValueError("this rehearsal has the model's own weights and statistics, which training would change")
         with self._borrowed(), torch.enable_grad():
             if not self._model.training:
                 self._model.train()
