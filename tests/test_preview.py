@@ -1,6 +1,8 @@
 """What is said of a training before it starts is what the training then does."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +164,13 @@ def test_a_model_on_the_hub_is_not_fetched_for_an_estimate(
         known = len(hub.requests)
         assert api.preview(asked)["seconds"] > 0
         assert len(hub.requests) == known
+
+
+def test_a_start_is_foretold_by_how_long_loading_took_here() -> None:
+    code = (
+        "from tl_core.ml.libraries import load_libraries, loading_seconds; assert loading_seconds() is None; "
+        "load_libraries(); first = loading_seconds(); load_libraries(); assert loading_seconds() == first > 0; "
+        "from tl_core.ml.preview import STARTING_FOR_LOADING, STARTING_SECONDS, starting_seconds; "
+        "assert starting_seconds() == min(STARTING_FOR_LOADING * first, 2 * STARTING_SECONDS)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

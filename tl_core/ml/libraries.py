@@ -3,9 +3,12 @@
 import gc
 import os
 import sys
+import time
 import warnings
 
 from tl_core.ml.allocation import keep_freed_memory
+
+_loading: list[float] = []
 
 
 def load_libraries() -> None:
@@ -23,12 +26,19 @@ def load_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*pin_memory.*no accelerator is found.*")
 
 
+def loading_seconds() -> float | None:
+    """What loading them took in this process; None where they were not loaded here, or only in part."""
+    return _loading[0] if _loading else None
+
+
 def _import_all() -> None:
     """Import them without looking for garbage: it would be looked for dozens of times, and there is none."""
-    collects = gc.isenabled()
+    collects, anew, begun = gc.isenabled(), "torch" not in sys.modules, time.perf_counter()
     gc.disable()
     try:
         import transformers.modeling_utils  # noqa: F401
     finally:
         if collects:
             gc.enable()
+    if anew:
+        _loading.append(time.perf_counter() - begun)

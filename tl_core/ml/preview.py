@@ -25,6 +25,7 @@ from tl_core.ml.head_fitting import FOLDS
 from tl_core.ml.head_training import DEFAULT_BATCH_SIZE, DEFAULT_LEARNING_RATE, DEFAULT_STEPS, DEFAULT_WEIGHT_DECAY
 from tl_core.ml.heads import STRENGTHS
 from tl_core.ml.inputs import Inputs, make_inputs, settle_inputs
+from tl_core.ml.libraries import loading_seconds
 from tl_core.ml.machine import current_device
 from tl_core.ml.mirror import MAX_IMAGES
 from tl_core.ml.plan import PATIENT_SHARE, Circumstances, Figure, Plan, derived_figures, make_plan
@@ -36,9 +37,10 @@ from tl_core.ml.views import views_of
 from tl_core.settings import Settings
 from tl_core.sources import Named
 
-# Measured on two cores, a training beside it: a process starts and loads its libraries in 6 to 9 s, saves a model and
-# opens it again in 1 s; Trainer adds 5 ms to a step of a backbone, and a head's whole step takes 1 ms.
-STARTING_SECONDS = 7.5
+# Measured on two cores: a process starts and loads all that it needs in 1.5 times what torch and transformers take, which
+# was 3 to 5 s, saves a model and opens it again in 1 s; Trainer adds 5 ms to a step of a backbone, and a head's whole
+# step takes 1 ms.
+STARTING_SECONDS, STARTING_FOR_LOADING = 7.5, 1.5
 SAVING_SECONDS = 1.0
 TRAINER_SECONDS = 0.005
 HEAD_STEP_SECONDS = 0.001
@@ -121,7 +123,7 @@ def _forecast_choice(config: TrainConfig, inputs: Inputs, settings: Settings) ->
         settled, _ = config.model_copy(update=changes).settled(strategy)
         return forecast_seconds(settled, settle_inputs(inputs, settled), settings)
 
-    looking = seconds("frozen", control=False, teacher=None) - STARTING_SECONDS
+    looking = seconds("frozen", control=False, teacher=None) - starting_seconds()
     least = seconds("frozen") if config.teacher is None else seconds("last-blocks") + looking
     most = seconds("lp-ft")
     if config.teacher is None:  # whom only a training learns from, however long it takes
@@ -132,6 +134,13 @@ def _forecast_choice(config: TrainConfig, inputs: Inputs, settings: Settings) ->
     return Forecast(
         [Figure("", "Strategy", None, "frozen, last-blocks, full or lp-ft", how)], most, most - least, reason
     )
+
+
+def starting_seconds() -> float:
+    """Before and around its work, for a process of its own: by how long loading took here, where that is known."""
+    loading = loading_seconds()
+    # The first time after a computer was started, everything is read from its disk: the next process is faster.
+    return STARTING_SECONDS if loading is None else min(STARTING_FOR_LOADING * loading, 2 * STARTING_SECONDS)
 
 
 def _groups(backbone: Backbone, config: TrainConfig) -> list[LayerGroup]:
@@ -178,7 +187,7 @@ def _forecast_frozen(config: TrainConfig, inputs: Inputs, settings: Settings) ->
         fitting = _head_steps(config, taught) * HEAD_STEP_SECONDS * (FOLDS if division.uses_folds else 2)
     tested = min(parity_images(backbone.processor), len(pictures) if division.uses_folds else len(division.test))
     work = (missing + views) * each + fitting
-    seconds = STARTING_SECONDS + work + SAVING_SECONDS + 2 * tested * (reading.asked + speed.forward)
+    seconds = starting_seconds() + work + SAVING_SECONDS + 2 * tested * (reading.asked + speed.forward)
     if config.control:
         seconds += max(MIN_SECONDS, work)
     known = len({picture.digest for picture in pictures}) - missing
@@ -226,7 +235,7 @@ def _forecast_training(
     if config.strategy == "lp-ft":
         before += 2 * train * (reading.varied + speed.forward) + look + _seconds_of_fit(inputs, train, 1)
     testing = (test + 2 * min(parity_images(backbone.processor), test)) * (reading.asked + speed.forward)
-    seconds = STARTING_SECONDS + before + training + SAVING_SECONDS + testing
+    seconds = starting_seconds() + before + training + SAVING_SECONDS + testing
     if config.control:
         seconds += max(MIN_SECONDS, training) + testing
     reason = (
