@@ -215,6 +215,11 @@ class Visitor:
         """Click it once it is there and can be clicked."""
         self.page.locator(selector).first.click(timeout=PATIENCE)
 
+    def await_camera(self) -> None:
+        """Wait until its pictures come: before, the button that takes one does nothing."""
+        playing = "() => [...document.querySelectorAll('video')].some(each => each.videoWidth && each.currentTime > 0)"
+        self.page.wait_for_function(playing, timeout=PATIENCE)
+
     def train_shapes(self, name: str) -> str:
         """Start a training on the drawn shapes under this name; the run's id."""
         self.open_tab("Your images")

@@ -106,6 +106,7 @@ def test_a_picture_of_the_camera_is_answered(demo: Demo) -> None:
         visitor.see(".intro", re.compile("Models tagged tl_core on the Hub"))
         visitor.press("button[aria-label='Capture from camera']")
         visitor.press("button:has-text('Access Webcam'), .access-webcam-button")
+        visitor.await_camera()
         visitor.press("button[aria-label='capture photo']")
         answer = visitor.see("[data-testid='label-output-value']").inner_text().strip()
         assert answer in NAMES
