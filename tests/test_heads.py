@@ -121,11 +121,11 @@ def test_what_was_folded_onto_raw_features_is_unfolded_again(images, width):
     np.testing.assert_allclose(again, solution.coefficients, atol=1e-4 * np.abs(solution.coefficients).max())
 
 
-def test_a_path_is_led_on_straight():
-    first, second = (logistic_regression.Solution(np.array([[value, 1.0]]), True) for value in (2.0, 5.0))
-    assert logistic_regression.lead_on([]) is None
-    assert logistic_regression.lead_on([first]) is first.coefficients
-    np.testing.assert_array_equal(logistic_regression.lead_on([first, second]), [[8.0, 1.0]])
+def test_a_path_ends_where_every_image_is_right_and_no_surer_head_is_better():
+    features, targets = blobs(200, 40, 3, spread=0.2)
+    head = fit_exact(features[:120], targets[:120], 3, validation=(features[120:], targets[120:]))
+    assert head.scores[-1].accuracy == 1
+    assert len(head.scores) < len(heads.STRENGTHS)
 
 
 def test_a_head_begun_from_a_near_one_is_the_same_and_sooner_there(monkeypatch):

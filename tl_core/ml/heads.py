@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 from threadpoolctl import threadpool_limits
 
-from tl_core.ml.logistic_regression import FINAL, NEAR, Floats, Integers, RegressionProblem, Solution, lead_on
+from tl_core.ml.logistic_regression import FINAL, NEAR, Floats, Integers, RegressionProblem, Start
 
 # From strong to weak in half decades, so that each fit begins from a nearby one; `strength` is 1 / C of scikit-learn.
 # The pixels of 60 to 1,440 photographs do best near 300, convolution features of the same ones between 3 and 100.
@@ -146,17 +146,19 @@ def _follow_path(parts: Sequence[Part], weights: Floats | None) -> tuple[tuple[S
     """Score strengths from strong to weak on all parts together; the heads are those of the first part."""
     scores: list[Score] = []
     heads: list[LinearHead] = []
-    # Each fit begins where the last two lead to: a quarter fewer steps than from the last one.
-    paths: list[list[Solution]] = [[] for _ in parts]
+    # From the last one, and not on from the last two: where every image is right the loss is below the tolerance, and
+    # the path would go on to ever surer heads for no reason but its own direction.
+    starts: list[Start | None] = [None] * len(parts)
     targets = np.concatenate([held_targets for _, _, held_targets in parts])
     least_loss, best_accuracy, in_vain = np.inf, 0.0, 0
     for strength in [strength for strength in STRENGTHS if strength <= parts[0][0].decisive] or STRENGTHS[-1:]:
         logits = []
-        for path, (problem, held, _) in zip(paths, parts, strict=True):
-            path[:] = [*path[-1:], problem.solve(strength, lead_on(path))]
-            head = LinearHead(*problem.fold(path[-1]), strength, converged=path[-1].converged)
+        for place, (problem, held, _) in enumerate(parts):
+            solution = problem.solve(strength, starts[place])
+            starts[place] = solution.coefficients
+            head = LinearHead(*problem.fold(solution), strength, converged=solution.converged)
             logits.append(head.logits(held))
-            if path is paths[0]:
+            if place == 0:
                 heads.append(head)
         loss, accuracy = log_loss_and_accuracy(np.concatenate(logits), targets, weights)
         scores.append(Score(strength, loss, accuracy))

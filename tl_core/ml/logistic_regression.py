@@ -12,7 +12,6 @@ Böhning 1992, "Multinomial logistic regression algorithm"). Tens of steps then 
 Must not know: where features come from, how a strength is chosen.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +48,7 @@ class Tolerance:
 
 # While comparing strengths; as near as float32 comes, whose losses carry noise of about 1e-8, in half the time of
 # float64; and in the weights that are kept.
-COMPARING = Tolerance(3e-5, 1e-7, np.float32)
+COMPARING = Tolerance(1e-5, 1e-7, np.float32)
 NEAR = Tolerance(1e-7, 1e-9, np.float32)
 FINAL = Tolerance(1e-11, 1e-15, np.float64)
 
@@ -174,13 +173,6 @@ class RegressionProblem:
             probabilities *= self._weights[rows, None].astype(dtype)
             gradient += probabilities.T @ features
         return loss, (gradient / stretch).ravel()
-
-
-def lead_on(path: Sequence[Solution]) -> Start | None:
-    """Where solutions for strengths in equal ratios lead to: straight on from the last two."""
-    if len(path) < 2:
-        return path[-1].coefficients if path else None
-    return 2 * path[-1].coefficients - path[-2].coefficients
 
 
 def standardisation(features: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
