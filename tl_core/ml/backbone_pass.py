@@ -22,9 +22,10 @@ from tl_core.ml.allocation import give_back_freed_memory
 from tl_core.ml.backbone import Backbone, fingerprint, linear_head
 from tl_core.ml.feature_store import FeatureStore
 from tl_core.ml.features import Encoded, Encoder, compute_features, encode_reading_ahead, undivided
+from tl_core.ml.folding import fold_batch_norms
 from tl_core.ml.machine import current_device, map_side_by_side, pictures_at_a_time, threads_side_by_side
 from tl_core.ml.pixels import VERSION, PixelReader
-from tl_core.ml.precision import PLAIN, Precision, gains_from_channels_last, prepare
+from tl_core.ml.precision import Precision, answers_in_channels_last, prepare_copy
 from tl_core.ml.shards import division
 from tl_core.ml.views import VERSION as VIEWS_VERSION
 from tl_core.ml.views import View, ViewReader, views_of
@@ -82,7 +83,7 @@ def exact_features(
     What `backbone_features` is held against; from the store where it is known. It is not divided among processes, and
     nobody can stop it. Raises DataError, ModelError, JobError.
     """
-    precision = Precision("fp32", gains_from_channels_last(backbone.model) and current_device().type == "cpu", "")
+    precision = Precision("fp32", answers_in_channels_last(backbone.model, current_device()), "")
     work = BackbonePass(
         backbone.model, head, backbone.processor, backbone.input_size, precision, settings, False, exact=True
     )
@@ -97,9 +98,7 @@ def seconds_of_pass(backbone: Backbone, pictures: Sequence[Picture], precision: 
     few = pictures[: batch * threads_side_by_side()]
     begun = time.perf_counter()
     computed = sum(len(encoded) for _, encoded in encode([few[at : at + batch] for at in range(0, len(few), batch)]))
-    taken = time.perf_counter() - begun
-    prepare(backbone.model, PLAIN)
-    return taken / computed * len(pictures)
+    return (time.perf_counter() - begun) / computed * len(pictures)
 
 
 def pictures_read_at_a_time(settings: Settings) -> int:
@@ -109,7 +108,10 @@ def pictures_read_at_a_time(settings: Settings) -> int:
 
 
 def features_key(backbone: Backbone, precision: Precision, *, mirrored: bool = False) -> str:
-    """Names the store of features that are computed so."""
+    """Names the store of features that are computed so.
+
+    What changes roundings alone is not in it: the memory layout, the way of attention, batch norms that are folded.
+    """
     return f"{fingerprint(backbone)}-{precision.dtype}-{VERSION}" + ("-mirrored" if mirrored else "")
 
 
@@ -143,15 +145,20 @@ class BackbonePass:
     exact: bool = False
 
     def _begin(self) -> tuple[Callable[[Any], Any], Callable[[list[Any]], np.ndarray]]:
-        """Put the model where it computes; what reads a picture and what encodes those that were, in any thread."""
+        """Put the model where it computes; what reads a picture and what encodes those that were, in any thread.
+
+        A copy of it computes, which is gone with what encodes; one that is to be exact keeps its norms, as `predict`'s.
+        """
         device = current_device()
-        model = self.model.to(device).eval()
-        prepare(model, self.precision)
+        model = self.model.to(device)
+        copied = prepare_copy(model if self.exact else fold_batch_norms(model, self.size), self.size, self.precision)
+        head = copied.get_submodule(next(name for name, module in model.named_modules() if module is self.head))
+        assert isinstance(head, nn.Linear)
         read, batch = self._reading()
 
         def encode(some: list[Any]) -> np.ndarray:
             pixels = batch(some).to(device, memory_format=self.precision.memory_format)
-            return encode_batch(model, self.head, pixels, self.precision)
+            return encode_batch(copied, head, pixels, self.precision)
 
         return read, encode
 
@@ -213,7 +220,6 @@ def _computed(
             should_stop=recorder.run.stop_requested if can_stop else lambda: False,
             divide=division(work, recorder.say) if divided else undivided,
         )
-    prepare(work.model, PLAIN)
     give_back_freed_memory()
     if features is None:
         raise StopRequested

@@ -21,7 +21,7 @@ from tl_core.images.decode import read_picture
 from tl_core.ml.allocation import give_back_freed_memory
 from tl_core.ml.backbone import load_weights, read_architecture
 from tl_core.ml.machine import current_device, map_side_by_side, pictures_at_a_time, threads_side_by_side
-from tl_core.ml.precision import gains_from_channels_last
+from tl_core.ml.precision import answers_in_channels_last
 from tl_core.ml.preprocessing import load_processor, preprocess, processor_size, reason_of
 from tl_core.sources import ModelSource
 
@@ -36,9 +36,8 @@ class Predictor:
 
     def __init__(self, model: Any, processor: Any, labels: Sequence[str]) -> None:
         self.device = current_device()
-        # Between operations each convolution would bring its pictures into this layout and back.
-        gains = self.device.type == "cpu" and gains_from_channels_last(model)
-        self._layout = torch.channels_last if gains else torch.contiguous_format
+        channels_last = answers_in_channels_last(model, self.device)
+        self._layout = torch.channels_last if channels_last else torch.contiguous_format
         self.model = model.to(self.device, memory_format=self._layout).eval()
         self.processor = processor
         self.labels = list(labels)

@@ -15,7 +15,8 @@ from torch import nn
 
 from tl_core.errors import ConfigError
 from tl_core.ml.attention import has_choice, use_attention
-from tl_core.ml.rehearsal import Rehearsal
+from tl_core.ml.folding import copy_sharing, fold_batch_norms, lay_out, round_weights
+from tl_core.ml.rehearsal import Rehearsal, random_pictures, random_state_kept
 
 MEASURED = "measured: "  # how the reason begins of what was chosen by measuring
 # A gain below this is within the noise of a busy machine, worth neither fewer bits nor figures that change with it.
@@ -34,6 +35,8 @@ MIN_STRIDED_CHANNELS = 16
 _WARM_STEPS, _TIMED_STEPS = 1, 3
 _FIRST_BATCH, _BATCH = 2, 16  # two, since batch norm cannot take statistics of one
 
+_FEWER_BITS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 # Seconds that one step on so many pictures takes.
 Step = Callable[[int], float]
 
@@ -51,8 +54,7 @@ class Precision:
     plain_attention: bool = False
 
     def autocast(self, device: torch.device) -> torch.autocast:
-        kinds = {"fp32": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}
-        return torch.autocast(device.type, kinds[self.dtype], enabled=self.dtype != "fp32")
+        return torch.autocast(device.type, _FEWER_BITS.get(self.dtype, torch.bfloat16), enabled=self.dtype != "fp32")
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -70,17 +72,22 @@ def prepare(model: nn.Module, precision: Precision) -> None:
     use_attention(model, plain=precision.plain_attention)
 
 
-def rehearse(model: nn.Module, size: tuple[int, int], precision: Precision, *, answers_only: bool = False) -> Rehearsal:
+def prepare_copy(model: nn.Module, size: tuple[int, int], precision: Precision) -> nn.Module:
+    """A copy that answers as the model does when it is prepared for `precision`; the model stays as it is.
+
+    `size` is (height, width) in pixels. The copy shares the weights that it can.
+    """
+    fewer_bits = _FEWER_BITS.get(precision.dtype)
+    copied = round_weights(model, size, fewer_bits, precision.autocast) if fewer_bits else copy_sharing(model)
+    lay_out(copied, precision.memory_format)
+    use_attention(copied, plain=precision.plain_attention)
+    return copied
+
+
+def rehearse(model: nn.Module, size: tuple[int, int], precision: Precision) -> Rehearsal:
     """Steps of the model in `precision`, on the device it is on. `size` is (height, width) in pixels."""
     autocast = precision.autocast(next(model.parameters()).device)
-    return Rehearsal(
-        model,
-        size,
-        precision.memory_format,
-        autocast,
-        plain_attention=precision.plain_attention,
-        answers_only=answers_only,
-    )
+    return Rehearsal(model, size, precision.memory_format, autocast, plain_attention=precision.plain_attention)
 
 
 PLAIN = Precision("fp32", False, "")
@@ -123,9 +130,9 @@ def choose_forward_precision(
     known = _known_precision(wanted, device, layouts[-1], has_choice(model))
     if known is not None:
         return known
-    step = _forward_step(model, size, PLAIN)
-    step(_FIRST_BATCH)
-    expected = step(_FIRST_BATCH) / _FIRST_BATCH * pictures
+    folded = fold_batch_norms(model, size)
+    first = _time_few(forward_step(folded, size, PLAIN))
+    expected = first[1] / _FIRST_BATCH * pictures
     if expected < LONG_FORWARD_SECONDS:
         reason = f"about {expected:.0f} s of computing, too little to gain from fewer bits"
         return Precision("fp32", layouts[-1], reason)
@@ -133,7 +140,7 @@ def choose_forward_precision(
         return remembered
     seconds = min(MEASURING_SECONDS, MEASURING_SHARE * expected)
     timed = measure_formats(
-        _formats(layouts, has_choice(model)), lambda precision: _forward_step(model, size, precision), seconds
+        _formats(layouts, has_choice(model)), lambda precision: forward_step(folded, size, precision), seconds, first
     )
     return choose_fastest(timed, "computes features")
 
@@ -146,17 +153,19 @@ def checked_precision(wanted: str, device: torch.device) -> Precision:
 
 
 def measure_formats(
-    formats: list[Precision], prepare: Callable[[Precision], Step], seconds: float
+    formats: list[Precision],
+    prepare: Callable[[Precision], Step],
+    seconds: float,
+    first: tuple[Step, float] | None = None,
 ) -> dict[Precision, float]:
     """Seconds of the fastest of a few steps in each format, all on as many pictures as fit into so many `seconds`.
 
     Formats for which no time was left are missing; the first is always there. One that was clearly slower than another
-    when it was first timed is not timed again.
+    when it was first timed is not timed again. `first` is what `_time_few` says of the first, where that is known.
     """
     ends = time.perf_counter() + seconds
-    steps = {formats[0]: prepare(formats[0])}
-    steps[formats[0]](_FIRST_BATCH)
-    timed = {formats[0]: steps[formats[0]](_FIRST_BATCH)}
+    step, taken = first or _time_few(prepare(formats[0]))
+    steps, timed = {formats[0]: step}, {formats[0]: taken}
     per_picture = max(timed[formats[0]] / _FIRST_BATCH, 1e-9)
     batch = min(_BATCH, int(seconds / (len(formats) * (_WARM_STEPS + _TIMED_STEPS)) / per_picture))
     if batch > _FIRST_BATCH:  # in turns, so that what else the machine does slows all formats alike
@@ -177,6 +186,12 @@ def measure_formats(
         if order[:place].count(precision) >= _WARM_STEPS:
             timed[precision] = min(taken, timed.get(precision, taken))
     return timed
+
+
+def _time_few(step: Step) -> tuple[Step, float]:
+    """The step, and its seconds for few pictures the second time."""
+    step(_FIRST_BATCH)
+    return step, step(_FIRST_BATCH)
 
 
 def choose_fastest(timed: dict[Precision, float], what: str) -> Precision:
@@ -233,6 +248,14 @@ def gains_from_channels_last(model: nn.Module) -> bool:
     return sum(isinstance(module, nn.Conv2d) for module in model.modules()) >= MIN_CONVOLUTIONS
 
 
+def answers_in_channels_last(model: nn.Module, device: torch.device) -> bool:
+    """Whether a model that answers in fp32 does so sooner with its weights in the channels-last layout.
+
+    In the other one, each convolution on a CPU would bring its pictures into this layout and back.
+    """
+    return device.type == "cpu" and gains_from_channels_last(model)
+
+
 def _can_train_channels_last(model: nn.Module, device: torch.device) -> bool:
     return device.type != "cpu" or not any(
         isinstance(module, nn.Conv2d)
@@ -241,6 +264,21 @@ def _can_train_channels_last(model: nn.Module, device: torch.device) -> bool:
         and module.in_channels < MIN_STRIDED_CHANNELS
         for module in model.modules()
     )
+
+
+def forward_step(folded: nn.Module, size: tuple[int, int], precision: Precision) -> Step:
+    """Answers as the pass of a backbone that does not train computes them, of a model whose batch norms are folded."""
+    copied = prepare_copy(folded, size, precision)
+    device = next(copied.parameters()).device
+
+    def step(images: int) -> float:
+        pixels = random_pictures(images, size, device).contiguous(memory_format=precision.memory_format)
+        with random_state_kept(device), torch.no_grad(), precision.autocast(device):
+            begun = time.perf_counter()
+            copied(pixel_values=pixels)
+            return time.perf_counter() - begun
+
+    return step
 
 
 def _training_step(model: nn.Module, size: tuple[int, int], classes: int, precision: Precision) -> Step:
@@ -255,18 +293,5 @@ def _training_step(model: nn.Module, size: tuple[int, int], classes: int, precis
         for copied in rehearsal.trained:
             copied.grad = None
         return taken
-
-    return step
-
-
-def _forward_step(model: nn.Module, size: tuple[int, int], precision: Precision) -> Step:
-    rehearsal = rehearse(model, size, precision, answers_only=True)
-
-    def step(images: int) -> float:
-        pixels = rehearsal.pictures(images)
-        with rehearsal.in_eval():
-            begun = time.perf_counter()
-            rehearsal.answer(pixels)
-            return time.perf_counter() - begun
 
     return step

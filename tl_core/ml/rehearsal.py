@@ -13,10 +13,20 @@ from torch.func import functional_call
 from tl_core.ml.attention import is_plain, use_attention
 
 
+def random_pictures(images: int, size: tuple[int, int], device: torch.device) -> torch.Tensor:
+    """Pixels (N, 3, H, W), always the same."""
+    return torch.rand(images, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
+
+
+@contextmanager
+def random_state_kept(device: torch.device) -> Iterator[None]:
+    """Within, whatever draws at random leaves the process's generators as they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
+
+
 class Rehearsal:
     """A model with copies of its weights and buffers in their place, in one memory layout.
-
-    Where it only answers, which changes nothing, what already lies so is the model's own.
 
     The model's own modules run, with their hooks, frozen parameters and whatever holds parts of them in eval mode; its
     weights, gradients, batch statistics, modes and attention, and the random state of the process, stay as they are.
@@ -30,23 +40,19 @@ class Rehearsal:
         autocast: torch.autocast,
         *,
         plain_attention: bool = False,
-        answers_only: bool = False,
     ) -> None:
-        """`size` is (height, width) in pixels. With `answers_only` it cannot train."""
+        """`size` is (height, width) in pixels."""
         self._model = model
         self._size = size
         self._memory_format = memory_format
         self._autocast = autocast
         self._plain_attention = plain_attention
-        self._answers_only = answers_only
         self.device = next(model.parameters()).device
         self._state: dict[str, torch.Tensor] = {}
         for name, value in (*model.named_parameters(), *model.named_buffers()):
             layout = memory_format if value.ndim == 4 else torch.contiguous_format
-            laid_out = value.detach().contiguous(memory_format=layout)
-            if not answers_only:
-                laid_out = laid_out.clone().requires_grad_(value.requires_grad)
-            self._state[name] = laid_out
+            laid_out = value.detach().clone().contiguous(memory_format=layout)
+            self._state[name] = laid_out.requires_grad_(value.requires_grad)
 
     @property
     def trained(self) -> list[torch.Tensor]:
@@ -56,8 +62,6 @@ class Rehearsal:
     @contextmanager
     def in_training(self) -> Iterator[None]:
         """Training mode for forward and backward; a model that is in it keeps those of its parts that are in eval."""
-        if self._answers_only:
-            raise ValueError("this rehearsal has the model's own weights and statistics, which training would change")
         with self._borrowed(), torch.enable_grad():
             if not self._model.training:
                 self._model.train()
@@ -71,8 +75,7 @@ class Rehearsal:
 
     def pictures(self, images: int) -> torch.Tensor:
         """Pixels (N, 3, H, W), always the same."""
-        pixels = torch.rand(images, 3, *self._size, generator=torch.Generator().manual_seed(0))
-        return pixels.to(self.device).contiguous(memory_format=self._memory_format)
+        return random_pictures(images, self._size, self.device).contiguous(memory_format=self._memory_format)
 
     def answer(self, pixels: torch.Tensor) -> torch.Tensor:
         """Logits (N, C) in float32."""
@@ -88,7 +91,7 @@ class Rehearsal:
         modes = {module: module.training for module in self._model.modules()}
         plain = is_plain(self._model)
         use_attention(self._model, plain=self._plain_attention)
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+        with random_state_kept(self.device):
             try:
                 yield
             finally:

@@ -21,11 +21,19 @@ from tl_core.ml.augmentation import Augmentation
 from tl_core.ml.backbone import Backbone, load_backbone
 from tl_core.ml.data import Collator
 from tl_core.ml.distillation import Teacher
+from tl_core.ml.folding import fold_batch_norms
 from tl_core.ml.machine import current_device, map_side_by_side, pictures_at_a_time, threads_side_by_side
 from tl_core.ml.memory import checkpoint_activations
 from tl_core.ml.picture_cache import read_reduced
 from tl_core.ml.precision import MEASURING_SECONDS as LONGEST_COMPARING
-from tl_core.ml.precision import PLAIN, Precision, choose_forward_precision, choose_training_precision, rehearse
+from tl_core.ml.precision import (
+    PLAIN,
+    Precision,
+    choose_forward_precision,
+    choose_training_precision,
+    forward_step,
+    rehearse,
+)
 from tl_core.ml.preprocessing import preprocess
 from tl_core.ml.strategies import hold_frozen
 from tl_core.ml.transforms import Normalisation, TrainTransform
@@ -152,7 +160,7 @@ def _measure_forward(config: TrainConfig, backbone: Backbone) -> Speed:
     if config.precision == "auto" and device.type == "cpu":
         how = "fewer bits are tried when the run begins, where they could save time"
         precision = Precision("fp32", precision.channels_last, how)
-    threads, looking = threads_side_by_side(), _looking(model, size, precision)
+    threads, looking = threads_side_by_side(), forward_step(fold_batch_norms(model, size), size, precision)
     batch = pictures_at_a_time(size)
     (alone,) = map_side_by_side(lambda images: _seconds_per_picture(looking, images), [batch], threads)
     return Speed(precision, 0.0, alone / threads, 0.0)
@@ -176,7 +184,7 @@ def _measure_training(config: TrainConfig, backbone: Backbone, batch_size: int) 
     return Speed(precision, each * batch_size, forward, min(comparing, LONGEST_COMPARING))
 
 
-Step = Callable[[int], None]
+Step = Callable[[int], object]
 
 
 def _training(model: nn.Module, size: tuple[int, int], classes: int, precision: Precision) -> Step:
