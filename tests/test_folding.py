@@ -136,7 +136,7 @@ class Tiny(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.conv, self.norm, self.head = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 2)
-        self.second = nn.BatchNorm2d(8)
+        self.other, self.second = nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)
         self.between = between
         unsettle(self)
 
@@ -172,6 +172,30 @@ def not_at_once(tiny: Tiny, pixels: torch.Tensor) -> torch.Tensor:
 
 def by_its_weight(tiny: Tiny, pixels: torch.Tensor) -> torch.Tensor:
     return tiny.norm(tiny.conv(pixels)) * tiny.conv.weight.sum()
+
+
+def shared_later(tiny: Tiny, pixels: torch.Tensor) -> torch.Tensor:
+    made = in_a_row(tiny, pixels)
+    return tiny.second(tiny.other(made)) + tiny.other(made.flip(3))
+
+
+def with_noise(tiny: Tiny, pixels: torch.Tensor) -> torch.Tensor:
+    return nn.functional.dropout(in_a_row(tiny, pixels), 0.5, training=True)
+
+
+def test_what_is_shared_keeps_its_norm_and_the_others_lose_theirs() -> None:
+    tiny = Tiny(shared_later)
+    folded = fold_batch_norms(tiny, SIZE)
+    assert isinstance(folded.norm, nn.Identity) and isinstance(folded.second, nn.BatchNorm2d)
+    torch.testing.assert_close(logits(folded, pictures(SIZE)), logits(tiny, pictures(SIZE)))
+
+
+def test_a_model_that_draws_at_random_takes_nothing_from_the_random_state() -> None:
+    before = torch.get_rng_state()
+    tiny = Tiny(with_noise)
+    torch.set_rng_state(before)
+    assert plain_norms(prepare_copy(fold_batch_norms(tiny, SIZE), SIZE, BF16)) == 2
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_norm_after_a_convolution_is_folded() -> None:
