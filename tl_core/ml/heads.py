@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 from threadpoolctl import threadpool_limits
 
-from tl_core.ml.logistic_regression import FINAL, NEAR, Floats, Integers, RegressionProblem, Start
+from tl_core.ml.logistic_regression import FINAL, Floats, Integers, RegressionProblem, Start
 
 # From strong to weak in half decades, so that each fit begins from a nearby one; `strength` is 1 / C of scikit-learn.
 # The pixels of 60 to 1,440 photographs do best near 300, convolution features of the same ones between 3 and 100.
@@ -184,9 +184,8 @@ def _alike(scores: Sequence[Score], images: int) -> list[int]:
 
 def _finish(problem: RegressionProblem, strength: float, near: LinearHead | None = None) -> LinearHead:
     """The exact minimum, sought from a head that is near to it."""
-    begun = problem.solve(strength, None if near is None else problem.unfold(near.weight, near.bias))
-    nearer = problem.solve(strength, begun.coefficients, NEAR)
-    solution = problem.solve(strength, nearer.coefficients, FINAL)
+    start = None if near is None else problem.unfold(near.weight, near.bias)
+    solution = problem.solve(strength, start, FINAL)
     return LinearHead(*problem.fold(solution), strength, converged=solution.converged)
 
 
