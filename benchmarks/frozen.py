@@ -4,7 +4,7 @@
 
 The pictures are generated JPEGs, the backbones have random weights at 224 px. The floor is one parallel decode and one
 forward pass in the precision that the run chose, warm, by torch's threads together or side by side, whichever is
-faster. Imports and loading the model are timed apart. With
+faster, of the model as transformers has it, with its batch norms. Imports and loading the model are timed apart. With
 `--measured-epochs` below `--epochs` the Trainer's time is extrapolated from those, and the output says so. Each goal is
 a ratio within one run, or seconds of work after start-up; nothing is asserted.
 """
