@@ -300,13 +300,13 @@ def test_what_is_measured_is_what_the_pass_does(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(precision_module, "LONG_FORWARD_SECONDS", 0.0)
     model = backbone_of("resnet-basic").model
     measured: list[tuple[str, int]] = []
-    make = precision_module.prepare_copy
+    make = precision_module.forward_step
 
-    def watched(folded: nn.Module, size: tuple[int, int], precision: Precision) -> nn.Module:
+    def watched(folded: nn.Module, size: tuple[int, int], precision: Precision) -> precision_module.Step:
         measured.append((precision.label, plain_norms(folded)))
         return make(folded, size, precision)
 
-    monkeypatch.setattr(precision_module, "prepare_copy", watched)
+    monkeypatch.setattr(precision_module, "forward_step", watched)
     choose_forward_precision("auto", model, SIZE, 10**9, CPU)
     labels = [label for label, _ in measured]
     assert labels[0] == "fp32" and len(set(labels)) == len(labels) == 4  # plain fp32 is not measured a second time

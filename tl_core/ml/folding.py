@@ -17,7 +17,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from tl_core.ml.rehearsal import random_pictures, random_state_kept
 
-# Of the largest value that enters a linear layer. Folding changes roundings: the 9 architectures with batch norms that
+# Of the largest feature. Folding changes roundings: the 9 architectures with batch norms that
 # the tests hold it against differ by 5e-7 at most, a ResNet-18 by 2e-7, and by 8e-2 without any one of its 20 norms.
 # Where a GPU convolves in TF32, roundings can be larger than this: then norms stay.
 LARGEST_CHANGE = 1e-4
@@ -51,7 +51,7 @@ def fold_batch_norms(model: nn.Module, size: tuple[int, int]) -> nn.Module:
             for name, value in fuse_conv_bn_eval(convolution, norm).named_parameters():
                 _replace(convolution, name, value)
         _take_out({norm for _, norm in pairs}, folded)
-        after = _enter_linear(folded, pixels)
+        after = _features(folded, pixels)
     return folded if _agree(before, after) else copy_sharing(model)
 
 
@@ -61,22 +61,24 @@ def round_weights(model: nn.Module, size: tuple[int, int], dtype: torch.dtype, a
     A model that does other things with its weights, or is not in `autocast` everywhere, keeps them.
     """
     rounded = copy_sharing(model)
-    for module in rounded.modules():
-        if type(module).forward in _CAST_BY_AUTOCAST and _is_plain(module):
-            # Whoever shares them with this module keeps its own: a copy that only answers needs no ties.
-            for name in ("weight", "bias"):
-                value = getattr(module, name)
-                if value is not None:
-                    _replace(module, name, value.to(dtype))
+    cast = [module for module in rounded.modules() if type(module).forward in _CAST_BY_AUTOCAST and _is_plain(module)]
+    if all(module.weight.dtype == dtype for module in cast):
+        return rounded
+    for module in cast:
+        # Whoever shares them with this module keeps its own: a copy that only answers needs no ties.
+        for name in ("weight", "bias"):
+            value = getattr(module, name)
+            if value is not None:
+                _replace(module, name, value.to(dtype))
     device = next(model.parameters()).device
     pixels = random_pictures(_PICTURES, size, device)
     with random_state_kept(device), autocast(device):
-        before = _enter_linear(copy_sharing(model), pixels)
+        before = _features(copy_sharing(model), pixels)
         try:
-            after = _enter_linear(rounded, pixels)
+            after = _features(rounded, pixels)
         except RuntimeError:  # torch's word for operands of two number formats
-            after = []
-    same = len(before) == len(after) and all(map(torch.equal, before, after))
+            after = None
+    same = before is not None and after is not None and torch.equal(before, after)
     return rounded if same else copy_sharing(model)
 
 
@@ -110,8 +112,8 @@ def _is_plain(module: nn.Module) -> bool:
 
 def _watch(
     model: nn.Module, pixels: torch.Tensor, convolutions: set[nn.Conv2d], norms: set[nn.BatchNorm2d]
-) -> tuple[list[torch.Tensor], list[tuple[nn.Conv2d, nn.BatchNorm2d]]]:
-    """What enters linear layers, and which convolution, called once, gives what it makes to which norm, called once."""
+) -> tuple[torch.Tensor | None, list[tuple[nn.Conv2d, nn.BatchNorm2d]]]:
+    """The features, and which convolution, called once, gives what it makes to which norm, called once."""
     makers = WeakTensorKeyDictionary()
     called: list[nn.Module] = []
     fed: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
@@ -128,36 +130,35 @@ def _watch(
     hooks = [module.register_forward_hook(made) for module in convolutions]
     hooks += [module.register_forward_pre_hook(given) for module in norms]
     try:
-        entered = _enter_linear(model, pixels)
+        features = _features(model, pixels)
     finally:
         for hook in hooks:
             hook.remove()
-    return entered, [pair for pair in fed if all(called.count(module) == 1 for module in pair)]
+    return features, [pair for pair in fed if all(called.count(module) == 1 for module in pair)]
 
 
-def _enter_linear(model: nn.Module, pixels: torch.Tensor) -> list[torch.Tensor]:
-    """What enters linear layers, the classifier among them, whose random weights might hide what becomes of it."""
+def _features(model: nn.Module, pixels: torch.Tensor) -> torch.Tensor | None:
+    """What enters the last linear layer, a classifier, whose random weights might hide what becomes of it."""
     entered: list[torch.Tensor] = []
+
+    def enter(_: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        entered[:] = [given[0].clone()]
+
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    hooks = [module.register_forward_pre_hook(lambda _, given: entered.append(given[0].clone())) for module in linears]
+    hooks = [module.register_forward_pre_hook(enter) for module in linears]
     try:
         with torch.no_grad():
             model(pixel_values=pixels)
     finally:
         for hook in hooks:
             hook.remove()
-    return entered
+    return entered[0] if entered else None
 
 
-def _agree(before: list[torch.Tensor], after: list[torch.Tensor]) -> bool:
-    return (
-        bool(before)
-        and len(before) == len(after)
-        and all(
-            bool((one - other).abs().max() <= LARGEST_CHANGE * one.abs().max())
-            for one, other in zip(before, after, strict=True)
-        )
-    )
+def _agree(before: torch.Tensor | None, after: torch.Tensor | None) -> bool:
+    if before is None or after is None or before.shape != after.shape:
+        return False
+    return bool((before - after).abs().max() <= LARGEST_CHANGE * before.abs().max())
 
 
 def _replace(module: nn.Module, name: str, value: torch.Tensor) -> None:

@@ -9,6 +9,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import nn
@@ -139,8 +140,12 @@ def choose_forward_precision(
     if remembered is not None:
         return remembered
     seconds = min(MEASURING_SECONDS, MEASURING_SHARE * expected)
+    rounded = cache(lambda dtype: prepare_copy(folded, size, Precision(dtype, False, "")))  # once for all layouts
     timed = measure_formats(
-        _formats(layouts, has_choice(model)), lambda precision: forward_step(folded, size, precision), seconds, first
+        _formats(layouts, has_choice(model)),
+        lambda precision: forward_step(rounded(precision.dtype), size, precision),
+        seconds,
+        first,
     )
     return choose_fastest(timed, "computes features")
 
