@@ -46,9 +46,9 @@ MEASURING_SECONDS = 0.8  # for one figure; a backbone too slow for it is measure
 READING_SECONDS = 0.3  # for the few pictures, once more where there is time left
 _REPEATS = 3, 12  # at least and at most; more, because a step that another program interrupts takes twice its time
 # A run compares number formats in about so many steps of _BATCH pictures. Told from steps of two, which cost more per
-# picture, that is three to five times too long: what tells 5 s takes one or two.
+# picture, that is three to five times too long: what tells 10 s takes two or three.
 _STEPS_OF_COMPARING = 12
-COMPARING_SECONDS = 5.0
+COMPARING_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
