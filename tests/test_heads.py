@@ -157,6 +157,18 @@ def test_a_head_begun_from_a_near_one_is_the_same_and_sooner_there(monkeypatch):
     np.testing.assert_allclose(far.probabilities(features), expected.probabilities(features), atol=1e-4)
 
 
+@pytest.mark.parametrize("strength", [1e-3, 1e-2, 1.0])
+def test_a_start_that_is_sure_and_wrong_leads_to_the_minimum_all_the_same(strength):
+    random = np.random.default_rng(2)
+    targets = random.integers(0, 5, 200)
+    features = (random.normal(size=(5, 256))[targets] + random.normal(size=(200, 256))).astype(np.float32)
+    near = refit(features[:160], targets[:160], 5, strength)
+    targets[170] = (targets[170] + 1) % 5
+    warm, cold = refit(features, targets, 5, strength, near=near), refit(features, targets, 5, strength)
+    assert warm.converged and cold.converged
+    np.testing.assert_allclose(warm.probabilities(features), cold.probabilities(features), atol=1e-3)
+
+
 def test_folds_score_every_image_once_and_the_head_learns_from_all():
     features, targets = blobs(60, 30, 3, spread=2.0)
     folds = list(StratifiedKFold(5).split(features, targets))

@@ -110,7 +110,8 @@ def pictures_read_at_a_time(settings: Settings) -> int:
 def features_key(backbone: Backbone, precision: Precision, *, mirrored: bool = False) -> str:
     """Names the store of features that are computed so.
 
-    What changes roundings alone is not in it: the memory layout, the way of attention, batch norms that are folded.
+    What changes them only within the roundings of the number format is not in it: the memory layout, the way of
+    attention, batch norms that are folded.
     """
     return f"{fingerprint(backbone)}-{precision.dtype}-{VERSION}" + ("-mirrored" if mirrored else "")
 

@@ -31,6 +31,9 @@ from tl_core.ml.precision import MEASURED, Precision, choose_forward_precision
 from tl_core.recorder import Recorder
 from tl_core.settings import Settings
 
+# To be changed with the way of measuring, so that what was measured in another is not taken for this.
+MEASURED_AS = "batch norms folded"
+
 
 def train_frozen(
     backbone: Backbone,
@@ -62,6 +65,8 @@ def train_frozen(
     write_head(head, fitted.head)
     give_back_freed_memory()
     recorder.note(_describe_head(backbone, head, fitted.head))
+    if not fitted.head.converged:
+        recorder.note("warning: the fit of the head ended before its tolerance: it works, and is not the exact minimum")
 
     def answer_exactly(asked: Sequence[Picture]) -> np.ndarray:
         if not asked:
@@ -143,5 +148,5 @@ def _recall(path: Path, circumstances: str) -> Precision | None:
 
 def _circumstances(backbone: Backbone) -> str:
     """Identifies what decides which precision is fastest: the backbone, the machine, torch."""
-    circumstances = [fingerprint(backbone), describe_machine(), torch.__version__]
+    circumstances = [fingerprint(backbone), describe_machine(), torch.__version__, MEASURED_AS]
     return hashlib.blake2b(json.dumps(circumstances, default=str).encode(), digest_size=16).hexdigest()

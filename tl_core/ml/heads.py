@@ -25,8 +25,9 @@ STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(8, -9, -1))
 PATIENCE = 2
 # Where nothing is left to validate on: scikit-learn's digits with 1 to 20 images per class do best between 0.3 and 30.
 DEFAULT_STRENGTH = 10.0
-# Below this many multiplications per step one thread is faster: waiting for a second one costs more than it does.
-MULTIPLICATIONS_FOR_THREADS = 5_000_000
+# Below this many multiplications per step one thread does: a second one gains a third at most, and where another
+# program has its core, waiting for it costs ten times as long.
+MULTIPLICATIONS_FOR_THREADS = 100_000_000
 
 
 @dataclass(frozen=True)

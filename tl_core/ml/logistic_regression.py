@@ -9,8 +9,8 @@ scikit-learn's because a path of strengths over 50,000 × 768 features has to ta
 minimum is the same; the way there is Newton's, each step found by conjugate gradients (Nocedal and Wright 2006,
 "Numerical Optimization", algorithms 7.1 and 5.3). Features are rotated onto their principal axes, where the second
 derivative is nearly diagonal (Böhning 1992, "Multinomial logistic regression algorithm"), and the gradients conditioned
-by its diagonal and, for each class, by its block of the largest axes. Tens of products with the features then do what
-takes L-BFGS hundreds.
+by its diagonal and, for each class, by its block of the largest axes. Where heads validate well, tens of products with
+the features then do what takes L-BFGS hundreds.
 Must not know: where features come from, how a strength is chosen.
 """
 
@@ -36,11 +36,12 @@ NO_VARIANCE = 1e-10
 LEAST_CURVATURE = 1e-3
 # So many of the largest axes are conditioned together: 64 halve the products that 1 needs, 256 spare hardly any more.
 AXES_TOGETHER = 64
+AXES_SHARE = 8  # and no more of them than this part: of few, a product takes less time than their inverse saves
 CURVATURE_ROWS = 8192  # of the images tell the curvature along those
 MAX_STEPS = 100
 MAX_PRODUCTS = 500  # for one step
 ARMIJO = 1e-4  # the least gain, as a part of what the slope promises (the same book, p. 33)
-LEAST_MOVE = 1e-3  # of a step that did not gain
+LEAST_MOVE = 1e-6  # of a step that did not gain
 # A step is found to within this part at the roughest, and to within this at the finest, which is what float32 can tell;
 # between them (Eisenstat and Walker 1996) it falls as the gap does, by this share of what the last step left of it.
 ROUGHEST, FINEST = 0.25, 1e-3
@@ -96,7 +97,10 @@ class _Conditioner:
         return conditioned
 
     def gap(self, gradient: NDArray[np.float64]) -> float:
-        """About how much higher the mean loss of an image is than it could be: half of Newton's decrement."""
+        """About how much higher the mean loss of an image is than it could be: half of Newton's decrement.
+
+        Where all images are sure, LEAST_CURVATURE makes it less than it is.
+        """
         return float(np.sum(gradient * self.apply(gradient))) / 2 / self.images
 
 
@@ -126,17 +130,20 @@ class RegressionProblem:
         return float(self._squares[:-1].max(initial=0.0)) / len(self._present)
 
     def solve(self, strength: float, start: Start | None = None, tolerance: Tolerance = COMPARING) -> Solution:
-        """Minimum for `strength`, begun from the coefficients in `start`."""
+        """Minimum for `strength`, begun from the coefficients in `start`, or from none where those lead nowhere."""
         penalty = np.full(len(self._squares), strength)
         penalty[-1] = 0.0
-        coefficients = np.zeros((len(self._present), len(penalty))) if start is None else start
+        nothing = np.zeros((len(self._present), len(penalty)))
+        coefficients = nothing if start is None else start
         here = self._look(coefficients, penalty, tolerance.dtype)
+        if here.loss > self._weights.sum() * np.log(len(nothing)):  # sure, and wrong: worse than to know nothing
+            coefficients, here = nothing, self._look(nothing, penalty, tolerance.dtype)
         conditioner: _Conditioner | None = None
         gap, converged = np.inf, False
         for _ in range(MAX_STEPS):
             before = gap
             gap = np.inf if conditioner is None else conditioner.gap(here.gradient)
-            if conditioner is None or gap > OUTDATED * before:
+            if conditioner is None or gap > OUTDATED * before or gap <= tolerance.gap:
                 conditioner = self._conditioner(here.probabilities, penalty)
                 gap = conditioner.gap(here.gradient)
             if converged := gap <= tolerance.gap:
@@ -146,9 +153,11 @@ class RegressionProblem:
             enough = max(min(ROUGHEST, np.sqrt(bent)), 0.5 * np.sqrt(tolerance.gap / gap), FINEST)
             step = self._newton_step(here, penalty, conditioner, enough)
             moved = self._move(coefficients, step, here, penalty, tolerance.dtype)
-            if moved is None:  # no nearer in numbers of these many bits
+            if moved is None:  # no nearer in numbers of these many bits, or too far off
                 break
             coefficients, here = moved
+        if not converged and start is not None:
+            return self.solve(strength, None, tolerance)
         # Adding the same to every class changes no probability. Left in, it grows along a path and slows the next fit.
         return Solution(coefficients - coefficients.mean(axis=0), converged)
 
@@ -197,21 +206,26 @@ class RegressionProblem:
 
     def _conditioner(self, probabilities: NDArray[np.float32], penalty: Start) -> _Conditioner:
         """From the second derivative of the summed loss at these probabilities (images, present classes)."""
-        together = np.argsort(-self._squares, kind="stable")[:AXES_TOGETHER]
-        each = -(-len(probabilities) // CURVATURE_ROWS)
-        some = np.ascontiguousarray(self._rotated[::each][:, together])
-        spread = probabilities * (1 - probabilities) * self._weights[:, None].astype(np.float32)
-        diagonal = np.zeros((spread.shape[1], len(penalty)))
-        for rows in _blocks(len(spread)):
-            diagonal += spread[rows].T @ np.square(self._rotated[rows])
-        least = LEAST_CURVATURE * self._squares / spread.shape[1]
-        blocks = np.empty((spread.shape[1], len(together), len(together)))
-        for label, weights in enumerate(spread[::each].T):
+        together = np.argsort(-self._squares, kind="stable")[: min(AXES_TOGETHER, 1 + len(penalty) // AXES_SHARE)]
+        classes, each = probabilities.shape[1], -(-len(probabilities) // CURVATURE_ROWS)
+        diagonal = np.zeros((classes, len(penalty)))
+        for rows in _blocks(len(probabilities)):
+            diagonal += self._spread(probabilities, rows).T @ np.square(self._rotated[rows])
+        least = LEAST_CURVATURE * self._squares / classes
+        some, spread = self._rotated[::each][:, together], self._spread(probabilities, slice(None, None, each))
+        blocks = np.empty((classes, len(together), len(together)))
+        for label, weights in enumerate(spread.T):
             blocks[label] = (some * weights[:, None]).T @ some
         blocks *= len(probabilities) / len(some)
         blocks += np.diag((penalty + least)[together])
         inverse = np.linalg.inv(blocks).astype(np.float32)
         return _Conditioner(np.maximum(diagonal, least) + penalty, together, inverse, len(self._targets))
+
+    def _spread(self, probabilities: NDArray[np.float32], rows: slice) -> NDArray[np.float32]:
+        """How unsure each of these images is of each class, by its weight."""
+        unsure = probabilities[rows] * (1 - probabilities[rows])
+        unsure *= self._weights[rows, None].astype(np.float32)
+        return unsure
 
     def _newton_step(self, here: _Place, penalty: Start, conditioner: _Conditioner, enough: float) -> Start:
         """Where the loss would be least if it were quadratic, to within the part `enough` of the way."""
@@ -253,7 +267,7 @@ class RegressionProblem:
         """As far along `step` as the loss falls (Armijo's rule, algorithm 3.1 of the same book); None: nowhere."""
         slope = float(np.sum(here.gradient * step))
         length = 1.0
-        while length >= LEAST_MOVE:
+        while slope < 0 and length >= LEAST_MOVE:
             there = self._look(coefficients + length * step, penalty, dtype)
             if there.loss <= here.loss + ARMIJO * length * slope:
                 return coefficients + length * step, there
