@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 from threadpoolctl import threadpool_limits
 
-from tl_core.ml.logistic_regression import FINAL, Floats, Integers, RegressionProblem, Start
+from tl_core.ml.logistic_regression import FINAL, NEAR, Floats, Integers, RegressionProblem, Start
 
 # From strong to weak in half decades, so that each fit begins from a nearby one; `strength` is 1 / C of scikit-learn.
 # The pixels of 60 to 1,440 photographs do best near 300, convolution features of the same ones between 3 and 100.
@@ -25,8 +25,7 @@ STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(8, -9, -1))
 PATIENCE = 2
 # Where nothing is left to validate on: scikit-learn's digits with 1 to 20 images per class do best between 0.3 and 30.
 DEFAULT_STRENGTH = 10.0
-# Below this many multiplications per step one thread does: a second one gains a third at most, and where another
-# program has its core, waiting for it costs ten times as long.
+# Below this many multiplications per step one thread is faster: waiting for a second one costs more than it does.
 MULTIPLICATIONS_FOR_THREADS = 100_000_000
 
 
@@ -185,8 +184,9 @@ def _alike(scores: Sequence[Score], images: int) -> list[int]:
 
 def _finish(problem: RegressionProblem, strength: float, near: LinearHead | None = None) -> LinearHead:
     """The exact minimum, sought from a head that is near to it."""
-    start = None if near is None else problem.unfold(near.weight, near.bias)
-    solution = problem.solve(strength, start, FINAL)
+    begun = problem.solve(strength, None if near is None else problem.unfold(near.weight, near.bias))
+    nearer = problem.solve(strength, begun.coefficients, NEAR)
+    solution = problem.solve(strength, nearer.coefficients, FINAL)
     return LinearHead(*problem.fold(solution), strength, converged=solution.converged)
 
 
