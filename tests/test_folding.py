@@ -129,6 +129,15 @@ def test_a_copy_shares_what_it_does_not_change() -> None:
     assert not set(copied.modules()) & set(backbone.model.modules())
 
 
+def test_what_a_model_keeps_of_its_gradients_does_not_keep_it_from_being_copied() -> None:
+    tiny = Tiny(in_a_row)
+    tiny.kept, tiny.norm.kept = tiny.conv.weight.sum(), {"mean": tiny.norm.weight.mean()}  # copy.deepcopy refuses them
+    folded = fold_batch_norms(tiny, SIZE)
+    assert plain_norms(folded) == 1
+    torch.testing.assert_close(logits(folded, pictures(SIZE)), logits(tiny, pictures(SIZE)))
+    assert tiny.kept.grad_fn is not None
+
+
 class Tiny(nn.Module):
     """A convolution, a norm and a classifier, with `between` to say what becomes of the first two."""
 
@@ -174,6 +183,10 @@ def by_its_weight(tiny: Tiny, pixels: torch.Tensor) -> torch.Tensor:
     return tiny.norm(tiny.conv(pixels)) * tiny.conv.weight.sum()
 
 
+def by_the_norms_weight(tiny: Tiny, pixels: torch.Tensor) -> torch.Tensor:
+    return tiny.norm(tiny.conv(pixels)) * tiny.norm.weight.sum()
+
+
 def shared_later(tiny: Tiny, pixels: torch.Tensor) -> torch.Tensor:
     made = in_a_row(tiny, pixels)
     return tiny.second(tiny.other(made)) + tiny.other(made.flip(3))
@@ -205,7 +218,10 @@ def test_a_norm_after_a_convolution_is_folded() -> None:
     torch.testing.assert_close(logits(folded, pictures(SIZE)), logits(tiny, pictures(SIZE)))
 
 
-@pytest.mark.parametrize("between", [beside_the_norm, into_two_norms, twice, norm_twice, not_at_once, by_its_weight])
+@pytest.mark.parametrize(
+    "between",
+    [beside_the_norm, into_two_norms, twice, norm_twice, not_at_once, by_its_weight, by_the_norms_weight],
+)
 def test_what_folding_would_change_is_left_as_it_is(between: Callable[[Tiny, torch.Tensor], torch.Tensor]) -> None:
     tiny = Tiny(between)
     folded = fold_batch_norms(tiny, SIZE)

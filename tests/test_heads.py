@@ -126,6 +126,16 @@ def test_where_every_image_is_right_no_surer_head_is_sought_to_the_end():
     head = fit_exact(features[:154], targets[:154], 2, validation=(features[154:], targets[154:]))
     assert head.scores[-1].accuracy == 1
     assert head.strength > heads.STRENGTHS[-1]
+    as_good = min(score.log_loss for score in head.scores) + heads.LEAST_GAIN
+    assert all(score.log_loss > as_good for score in head.scores if score.setting > head.strength)
+
+
+def test_a_head_that_overfits_ever_more_is_not_followed_for_single_images():
+    random = np.random.default_rng(0)
+    features, targets = random.normal(size=(600, 8)).astype(np.float32), random.integers(0, 120, 600)
+    head = fit_exact(features[:300], targets[:300], 120, validation=(features[300:], targets[300:]))
+    assert head.strength == head.scores[-1 - heads.PATIENCE].setting
+    assert head.scores[-1].setting > 100 * heads.STRENGTHS[-1]
 
 
 def test_a_head_begun_from_a_near_one_is_the_same_and_sooner_there(monkeypatch):
@@ -136,14 +146,15 @@ def test_a_head_begun_from_a_near_one_is_the_same_and_sooner_there(monkeypatch):
         features[training], targets[training], 4, validation=(features[held], targets[held]), roughly=True
     )
     assert rough.scores
-    looks = []
-    compute = logistic_regression.RegressionProblem._loss_and_gradient
+    looks = []  # whenever all features are multiplied
+    for name in ("_look", "_times_curvature"):
+        compute = getattr(logistic_regression.RegressionProblem, name)
 
-    def count(*given):
-        looks.append(1)
-        return compute(*given)
+        def count(*given, compute=compute):
+            looks.append(1)
+            return compute(*given)
 
-    monkeypatch.setattr(logistic_regression.RegressionProblem, "_loss_and_gradient", count)
+        monkeypatch.setattr(logistic_regression.RegressionProblem, name, count)
     whole = slice(100)
     alone = refit(features[whole], targets[whole], 4, rough.strength)
     from_nothing = len(looks)
@@ -154,6 +165,18 @@ def test_a_head_begun_from_a_near_one_is_the_same_and_sooner_there(monkeypatch):
     far = refit(features, targets, 4, rough.strength, near=rough)
     expected = refit(features, targets, 4, rough.strength)
     np.testing.assert_allclose(far.probabilities(features), expected.probabilities(features), atol=1e-4)
+
+
+@pytest.mark.parametrize("strength", [1e-3, 1e-2, 1.0])
+def test_a_start_that_is_sure_and_wrong_leads_to_the_minimum_all_the_same(strength):
+    random = np.random.default_rng(2)
+    targets = random.integers(0, 5, 200)
+    features = (random.normal(size=(5, 256))[targets] + random.normal(size=(200, 256))).astype(np.float32)
+    near = refit(features[:160], targets[:160], 5, strength)
+    targets[170] = (targets[170] + 1) % 5
+    warm, cold = refit(features, targets, 5, strength, near=near), refit(features, targets, 5, strength)
+    assert warm.converged and cold.converged
+    np.testing.assert_allclose(warm.probabilities(features), cold.probabilities(features), atol=1e-3)
 
 
 def test_folds_score_every_image_once_and_the_head_learns_from_all():

@@ -17,6 +17,7 @@ from tl_core.cli import main
 from tl_core.config import TrainConfig
 from tl_core.errors import DataError, JobError
 from tl_core.jobs import start_worker
+from tl_core.ml import logistic_regression
 from tl_core.ml.worker import work
 from tl_core.runs import Run, create_run, find_run
 from tl_core.settings import Settings
@@ -142,6 +143,15 @@ def test_given_splits_are_respected_and_named(tmp_path: Path, settings: Settings
     _, report = train(settings, data=str(tmp_path / "given"), model=str(save_resnet(tmp_path / "m").path))
     assert report["metrics"]["split"] == "validation"
     assert report["metrics"]["images"] == 40
+
+
+def test_a_head_short_of_its_minimum_is_told(
+    photos: Path, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logistic_regression, "MAX_STEPS", 1)
+    run, report = train(settings, data=str(photos), model=str(save_resnet(tmp_path / "m").path))
+    assert report["training"]["head_converged"] is False
+    assert "the fit of the head ended before its tolerance" in run.log_path.read_text()
 
 
 def test_class_weights_are_used(tmp_path: Path, settings: Settings) -> None:

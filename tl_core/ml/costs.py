@@ -18,7 +18,7 @@ from tl_core.settings import Settings
 from tl_core.sources import ModelSource
 
 # To be changed with the way of measuring, so that what was measured in another is not compared with this.
-_MEASURED_AS = "side by side, batch norms folded"
+MEASURED_AS = "side by side, batch norms folded"
 
 
 def cost_of(backbone: Backbone, settings: Settings, *, measure: bool) -> float | None:
@@ -68,7 +68,7 @@ def _key(backbone: Backbone) -> str | None:
         weights = (backbone.path / "model.safetensors").stat()
     except OSError:
         return None
-    about = (_MEASURED_AS, backbone.path.name, weights.st_size, weights.st_mtime_ns, platform.node(), version("torch"))
+    about = (MEASURED_AS, backbone.path.name, weights.st_size, weights.st_mtime_ns, platform.node(), version("torch"))
     return "|".join(map(str, (*about, *_circumstances())))
 
 

@@ -23,6 +23,7 @@ from tl_core.images.splits import Division
 from tl_core.ml.allocation import give_back_freed_memory
 from tl_core.ml.backbone import Backbone, fingerprint, linear_head, write_head
 from tl_core.ml.backbone_pass import backbone_features, exact_features, view_features
+from tl_core.ml.costs import MEASURED_AS
 from tl_core.ml.head_fitting import HeadFitting
 from tl_core.ml.heads import LinearHead
 from tl_core.ml.machine import current_device, describe_machine, map_side_by_side, threads_side_by_side
@@ -30,9 +31,6 @@ from tl_core.ml.outcome import Outcome
 from tl_core.ml.precision import MEASURED, Precision, choose_forward_precision
 from tl_core.recorder import Recorder
 from tl_core.settings import Settings
-
-# To be changed with the way of measuring, so that what was measured in another is not taken for this.
-MEASURED_AS = "batch norms folded"
 
 
 def train_frozen(

@@ -4,7 +4,8 @@ A head is a linear layer on raw features. Its regularisation strength is chosen 
 of a cross-validation): of the strengths whose accuracy is within one standard error of the best, the one with the least
 mean log-loss. Log-loss counts every image's confidence, so that it tells strengths apart where thirty images can only
 say 29 or 30 right, and its choice gives probabilities that can be believed. Alone it would prefer, on few and hard
-images, a head that is unsure of everything to one that is often right. (The one-standard-error rule: Breiman et al.
+images, a head that is unsure of everything to one that is often right; and where every image is right, ever surer
+ones, of which the strongest is taken that is as good. (The one-standard-error rule: Breiman et al.
 1984, "Classification and Regression Trees", section 3.4.3.) Must not know: backbones, files, torch.
 """
 
@@ -16,16 +17,19 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 from threadpoolctl import threadpool_limits
 
-from tl_core.ml.logistic_regression import FINAL, NEAR, Floats, Integers, RegressionProblem, Start
+from tl_core.ml.logistic_regression import FINAL, Floats, Integers, RegressionProblem, Start
 
 # From strong to weak in half decades, so that each fit begins from a nearby one; `strength` is 1 / C of scikit-learn.
 # The pixels of 60 to 1,440 photographs do best near 300, convolution features of the same ones between 3 and 100.
 STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(8, -9, -1))
-# The path ends after this many strengths in a row that better neither log-loss nor accuracy.
+# The path ends when this many weaker strengths in a row have not changed the choice.
 PATIENCE = 2
+# Log-losses that differ by less are alike: images are surer by a hundredth of a percent.
+LEAST_GAIN = 1e-4
 # Where nothing is left to validate on: scikit-learn's digits with 1 to 20 images per class do best between 0.3 and 30.
 DEFAULT_STRENGTH = 10.0
-# Below this many multiplications per step one thread is faster: waiting for a second one costs more than it does.
+# Below this many multiplications per step one thread does: a second one gains a third at most, and where another
+# program has its core, waiting for it costs ten times as long.
 MULTIPLICATIONS_FOR_THREADS = 100_000_000
 
 
@@ -150,7 +154,6 @@ def _follow_path(parts: Sequence[Part], weights: Floats | None) -> tuple[tuple[S
     # the path would go on to ever surer heads for no reason but its own direction.
     starts: list[Start | None] = [None] * len(parts)
     targets = np.concatenate([held_targets for _, _, held_targets in parts])
-    least_loss, best_accuracy, in_vain = np.inf, 0.0, 0
     for strength in [strength for strength in STRENGTHS if strength <= parts[0][0].decisive] or STRENGTHS[-1:]:
         logits = []
         for place, (problem, held, _) in enumerate(parts):
@@ -162,16 +165,16 @@ def _follow_path(parts: Sequence[Part], weights: Floats | None) -> tuple[tuple[S
                 heads.append(head)
         loss, accuracy = log_loss_and_accuracy(np.concatenate(logits), targets, weights)
         scores.append(Score(strength, loss, accuracy))
-        in_vain = 0 if loss < least_loss or accuracy > best_accuracy else in_vain + 1
-        if in_vain == PATIENCE:
+        if len(scores) - 1 - _choose(scores, len(targets)) == PATIENCE:
             break
-        least_loss, best_accuracy = min(loss, least_loss), max(accuracy, best_accuracy)
     return tuple(scores), heads
 
 
 def _choose(scores: Sequence[Score], images: int) -> int:
-    """Place of the least log-loss among the scores whose accuracy is within one standard error of the best."""
-    return min(_alike(scores, images), key=lambda place: scores[place].log_loss)
+    """Place of the least log-loss, or of the strongest that has it, among those whose accuracy is alike."""
+    alike = _alike(scores, images)
+    least = min(scores[place].log_loss for place in alike)
+    return next(place for place in alike if scores[place].log_loss <= least + LEAST_GAIN)
 
 
 def _alike(scores: Sequence[Score], images: int) -> list[int]:
@@ -184,9 +187,8 @@ def _alike(scores: Sequence[Score], images: int) -> list[int]:
 
 def _finish(problem: RegressionProblem, strength: float, near: LinearHead | None = None) -> LinearHead:
     """The exact minimum, sought from a head that is near to it."""
-    begun = problem.solve(strength, None if near is None else problem.unfold(near.weight, near.bias))
-    nearer = problem.solve(strength, begun.coefficients, NEAR)
-    solution = problem.solve(strength, nearer.coefficients, FINAL)
+    start = None if near is None else problem.unfold(near.weight, near.bias)
+    solution = problem.solve(strength, start, FINAL)
     return LinearHead(*problem.fold(solution), strength, converged=solution.converged)
 
 

@@ -44,7 +44,7 @@ STARTING_SECONDS, STARTING_FOR_LOADING = 7.5, 1.5
 SAVING_SECONDS = 1.0
 TRAINER_SECONDS = 0.005
 HEAD_STEP_SECONDS = 0.001
-# For each image, feature and class, where an exact head's strength is chosen: 0.42 s for 1,259 × 256 × 10.
+# For each image, feature and class, where an exact head's strength is chosen: 0.44 s for 1,259 × 256 × 10.
 FITTING_SECONDS = 1.5e-7
 # How long somebody waits for a strategy that was chosen for them, and who has not said how long: --minutes says it.
 USUAL_MINUTES = 20.0
