@@ -131,7 +131,9 @@ def test_a_copy_shares_what_it_does_not_change() -> None:
 
 def test_what_a_model_keeps_of_its_gradients_does_not_keep_it_from_being_copied() -> None:
     tiny = Tiny(in_a_row)
-    tiny.kept, tiny.norm.kept = tiny.conv.weight.sum(), {"mean": tiny.norm.weight.mean()}  # copy.deepcopy refuses them
+    # copy.deepcopy refuses tensors with a gradient function
+    tiny.kept, tiny.norm.kept = tiny.conv.weight.sum(), {"mean": tiny.norm.weight.mean()}
+    tiny.second.kept = [tiny.norm.bias.sum()]
     folded = fold_batch_norms(tiny, SIZE)
     assert plain_norms(folded) == 1
     torch.testing.assert_close(logits(folded, pictures(SIZE)), logits(tiny, pictures(SIZE)))

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
@@ -126,6 +127,7 @@ def test_where_every_image_is_right_no_surer_head_is_sought_to_the_end():
     head = fit_exact(features[:154], targets[:154], 2, validation=(features[154:], targets[154:]))
     assert head.scores[-1].accuracy == 1
     assert head.strength > heads.STRENGTHS[-1]
+    assert all(score.log_loss > heads.LEAST_GAIN for score in head.scores[:-1])
     as_good = min(score.log_loss for score in head.scores) + heads.LEAST_GAIN
     assert all(score.log_loss > as_good for score in head.scores if score.setting > head.strength)
 
@@ -134,8 +136,27 @@ def test_a_head_that_overfits_ever_more_is_not_followed_for_single_images():
     random = np.random.default_rng(0)
     features, targets = random.normal(size=(600, 8)).astype(np.float32), random.integers(0, 120, 600)
     head = fit_exact(features[:300], targets[:300], 120, validation=(features[300:], targets[300:]))
-    assert head.strength == head.scores[-1 - heads.PATIENCE].setting
+    assert head.scores[-1].log_loss > np.log(120)
     assert head.scores[-1].setting > 100 * heads.STRENGTHS[-1]
+
+
+@pytest.mark.parametrize(
+    ("losses", "accuracies", "tried"),
+    [
+        ([0.60, 0.59, 0.58, 0.61, 0.62, 0.63], [0.80, 0.75, 0.75, 0.85, 0.85, 0.85], 6),  # the choice goes back
+        ([0.60, 0.61, 0.62, 0.63, 0.64, 0.65], [0.60, 0.62, 0.64, 0.66, 0.66, 0.66], 6),  # right ever more often
+        ([0.60, 0.61, 0.62, 0.63, 0.64, 0.65], [0.60, 0.60, 0.60, 0.66, 0.66, 0.66], 3),
+        ([0.60, 0.80, 0.90, 1.00, 1.10, 1.20], [0.60, 0.62, 0.64, 0.66, 0.66, 0.66], 3),  # by guessing ever more surely
+        ([0.60, 0.01, 1e-4, 1e-5, 1e-6, 1e-7], [0.60, 1.00, 1.00, 1.00, 1.00, 1.00], 3),  # nothing left to gain
+    ],
+)
+def test_a_path_ends_where_nothing_is_gained(monkeypatch, losses, accuracies, tried):
+    features, targets = blobs(100, 16, 2)
+    said = iter(zip(losses, accuracies, strict=True))
+    monkeypatch.setattr(heads, "log_loss_and_accuracy", lambda *_: next(said))
+    monkeypatch.setattr(heads, "STRENGTHS", tuple(10.0**exponent for exponent in (2, 1, 0, -1, -2, -3)))
+    head = fit_exact(features[:50], targets[:50], 2, validation=(features[50:], targets[50:]), roughly=True)
+    assert len(head.scores) == tried
 
 
 def test_a_head_begun_from_a_near_one_is_the_same_and_sooner_there(monkeypatch):
@@ -177,6 +198,37 @@ def test_a_start_that_is_sure_and_wrong_leads_to_the_minimum_all_the_same(streng
     warm, cold = refit(features, targets, 5, strength, near=near), refit(features, targets, 5, strength)
     assert warm.converged and cold.converged
     np.testing.assert_allclose(warm.probabilities(features), cold.probabilities(features), atol=1e-3)
+
+
+def test_a_start_far_off_costs_no_more_than_none(monkeypatch):
+    features, targets = blobs(200, 60, 4, spread=3.0)
+    problem = logistic_regression.RegressionProblem(features, targets, 4)
+    looked = []
+    look = problem._look
+    monkeypatch.setattr(problem, "_look", lambda *asked: looked.append(1) or look(*asked))
+    alone = problem.solve(1.0)
+    from_nothing = len(looked)
+    looked.clear()
+    led_astray = problem.solve(1.0, -1000 * alone.coefficients)
+    assert len(looked) <= from_nothing + 1
+    np.testing.assert_allclose(led_astray.coefficients, alone.coefficients, atol=1e-6)
+
+
+def test_loss_and_gradient_belong_together_however_far_apart_logits_are():
+    features, targets = blobs(60, 5, 3)
+    problem = logistic_regression.RegressionProblem(features, targets, 3)
+    penalty = np.array([1.0] * 5 + [0.0])
+    far = 200 * np.random.default_rng(0).normal(size=(3, 6))  # images lie hundreds from their class
+    here = problem._look(far, penalty, np.float64)
+    logits = problem._rotated.astype(np.float64) @ far.T
+    expected = -log_softmax(logits, axis=1)[np.arange(60), targets].sum() + 0.5 * np.sum(penalty * far**2)
+    assert here.loss == pytest.approx(expected)
+    assert (logits.max(axis=1) - logits[np.arange(60), targets]).max() > 100
+    for place in [(0, 0), (1, 3), (2, 5)]:
+        step = np.zeros_like(far)
+        step[place] = 1e-4
+        around = [problem._look(far + side * step, penalty, np.float64).loss for side in (1, -1)]
+        assert here.gradient[place] == pytest.approx((around[0] - around[1]) / 2e-4, rel=1e-4, abs=1e-4)
 
 
 def test_folds_score_every_image_once_and_the_head_learns_from_all():

@@ -32,7 +32,8 @@ def copy_sharing(model: nn.Module) -> nn.Module:
     shared = {id(value): value for value in (*model.parameters(), *model.buffers())}
     for module in model.modules():  # some keep what they computed, which cannot be copied where gradients were recorded
         for held in vars(module).values():
-            for value in held.values() if isinstance(held, dict) else (held,):
+            values = held.values() if isinstance(held, dict) else held if isinstance(held, list | tuple) else [held]
+            for value in values:
                 if isinstance(value, torch.Tensor) and value.grad_fn is not None:
                     shared[id(value)] = value.detach()
     return copy.deepcopy(model, shared).eval()
@@ -57,7 +58,7 @@ def fold_batch_norms(model: nn.Module, size: tuple[int, int]) -> nn.Module:
         _take_out({norm for _, norm in pairs}, folded)
         try:
             after = _features(folded, pixels)
-        except (AttributeError, TypeError, RuntimeError):  # the model asks its norms for what an Identity has not
+        except Exception:  # a model of any making may ask its norms, in its own way, for what an Identity has not
             after = None
     return folded if _agree(before, after) else copy_sharing(model)
 

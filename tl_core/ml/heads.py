@@ -22,9 +22,9 @@ from tl_core.ml.logistic_regression import FINAL, Floats, Integers, RegressionPr
 # From strong to weak in half decades, so that each fit begins from a nearby one; `strength` is 1 / C of scikit-learn.
 # The pixels of 60 to 1,440 photographs do best near 300, convolution features of the same ones between 3 and 100.
 STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(8, -9, -1))
-# The path ends when this many weaker strengths in a row have not changed the choice.
+# The path ends after this many strengths in a row that better neither log-loss nor accuracy.
 PATIENCE = 2
-# Log-losses that differ by less are alike: images are surer by a hundredth of a percent.
+# Log-losses that differ by less are alike (images are surer by a hundredth of a percent); below it none is better.
 LEAST_GAIN = 1e-4
 # Where nothing is left to validate on: scikit-learn's digits with 1 to 20 images per class do best between 0.3 and 30.
 DEFAULT_STRENGTH = 10.0
@@ -154,6 +154,7 @@ def _follow_path(parts: Sequence[Part], weights: Floats | None) -> tuple[tuple[S
     # the path would go on to ever surer heads for no reason but its own direction.
     starts: list[Start | None] = [None] * len(parts)
     targets = np.concatenate([held_targets for _, _, held_targets in parts])
+    least_loss, best_accuracy, in_vain = np.inf, 0.0, 0
     for strength in [strength for strength in STRENGTHS if strength <= parts[0][0].decisive] or STRENGTHS[-1:]:
         logits = []
         for place, (problem, held, _) in enumerate(parts):
@@ -165,8 +166,12 @@ def _follow_path(parts: Sequence[Part], weights: Floats | None) -> tuple[tuple[S
                 heads.append(head)
         loss, accuracy = log_loss_and_accuracy(np.concatenate(logits), targets, weights)
         scores.append(Score(strength, loss, accuracy))
-        if len(scores) - 1 - _choose(scores, len(targets)) == PATIENCE:
+        # An accuracy that rises while the loss is worse than of knowing nothing is that of ever surer guesses.
+        better = loss < least_loss or (accuracy > best_accuracy and loss < np.log(len(head.bias)))
+        in_vain = 0 if better else in_vain + 1
+        if in_vain == PATIENCE or loss <= LEAST_GAIN:
             break
+        least_loss, best_accuracy = min(loss, least_loss), max(accuracy, best_accuracy)
     return tuple(scores), heads
 
 

@@ -54,7 +54,7 @@ OUTDATED = 0.1  # a step that left more than this of the gap was conditioned by 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """The loss may be by `gap` per image above its minimum; losses and gradients are computed in `dtype`."""
+    """The loss may be by about `gap` per image above its minimum; losses and gradients are computed in `dtype`."""
 
     gap: float
     dtype: type[np.floating[Any]]
@@ -102,7 +102,7 @@ class _Conditioner:
     def gap(self, gradient: NDArray[np.float64]) -> float:
         """About how much higher the mean loss of an image is than it could be: half of Newton's decrement.
 
-        Where all images are sure, LEAST_CURVATURE makes it less than it is.
+        Along axes that LEAST_CURVATURE bends, as where all images are sure, it is less than that.
         """
         return float(np.sum(gradient * self.apply(gradient))) / 2 / self.images
 
@@ -133,7 +133,7 @@ class RegressionProblem:
         return float(self._squares[:-1].max(initial=0.0)) / len(self._present)
 
     def solve(self, strength: float, start: Start | None = None, tolerance: Tolerance = COMPARING) -> Solution:
-        """Minimum for `strength`, begun from the coefficients in `start`, or from none where those lead nowhere."""
+        """Minimum for `strength`, begun from the coefficients in `start`, from none where those are sure and wrong."""
         penalty = np.full(len(self._squares), strength)
         penalty[-1] = 0.0
         nothing = np.zeros((len(self._present), len(penalty)))
@@ -142,14 +142,14 @@ class RegressionProblem:
         if here.loss > self._weights.sum() * np.log(len(nothing)):  # sure, and wrong: worse than to know nothing
             coefficients, here = nothing, self._look(nothing, penalty, tolerance.dtype)
         conditioner: _Conditioner | None = None
-        gap, converged = np.inf, False
+        gap = np.inf
         for _ in range(MAX_STEPS):
             before = gap
             gap = np.inf if conditioner is None else conditioner.gap(here.gradient)
             if conditioner is None or gap > OUTDATED * before or gap <= tolerance.gap:
                 conditioner = self._conditioner(here.probabilities, penalty)
                 gap = conditioner.gap(here.gradient)
-            if converged := gap <= tolerance.gap:
+            if gap <= tolerance.gap:
                 break
             # No nearer than the goal asks, nor than the loss is quadratic, which the last step has shown.
             bent = gap if before == np.inf else max(gap, SHARE_OF_LAST * gap / before)
@@ -159,10 +159,8 @@ class RegressionProblem:
             if moved is None:  # no nearer in numbers of these many bits, or too far off
                 break
             coefficients, here = moved
-        if not converged and start is not None:
-            return self.solve(strength, None, tolerance)
         # Adding the same to every class changes no probability. Left in, it grows along a path and slows the next fit.
-        return Solution(coefficients - coefficients.mean(axis=0), converged)
+        return Solution(coefficients - coefficients.mean(axis=0), gap <= tolerance.gap)
 
     def fold(self, solution: Solution) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Weight (classes, D) and bias (classes,) that act on raw features: logits = features @ weight.T + bias.
@@ -210,21 +208,22 @@ class RegressionProblem:
     def _conditioner(self, probabilities: NDArray[np.float32], penalty: Start) -> _Conditioner:
         """From the second derivative of the summed loss at these probabilities (images, present classes)."""
         together = np.argsort(-self._squares, kind="stable")[: min(AXES_TOGETHER, 1 + len(penalty) // AXES_SHARE)]
-        classes, each = probabilities.shape[1], -(-len(probabilities) // CURVATURE_ROWS)
+        classes, images = probabilities.shape[1], len(probabilities)
         diagonal = np.zeros((classes, len(penalty)))
-        for rows in _blocks(len(probabilities)):
+        for rows in _blocks(images):
             diagonal += self._spread(probabilities, rows).T @ np.square(self._rotated[rows])
         least = LEAST_CURVATURE * self._squares / classes
-        some, spread = self._rotated[::each][:, together], self._spread(probabilities, slice(None, None, each))
+        asked = np.sort(np.random.default_rng(0).permutation(images)[:CURVATURE_ROWS])
+        some, spread = self._rotated[np.ix_(asked, together)], self._spread(probabilities, asked)
         blocks = np.empty((classes, len(together), len(together)))
         for label, weights in enumerate(spread.T):
             blocks[label] = (some * weights[:, None]).T @ some
-        blocks *= len(probabilities) / len(some)
+        blocks *= images / len(asked)
         blocks += np.diag((penalty + least)[together])
         inverse = np.linalg.inv(blocks).astype(np.float32)
         return _Conditioner(np.maximum(diagonal, least) + penalty, together, inverse, len(self._targets))
 
-    def _spread(self, probabilities: NDArray[np.float32], rows: slice) -> NDArray[np.float32]:
+    def _spread(self, probabilities: NDArray[np.float32], rows: slice | Integers) -> NDArray[np.float32]:
         """How unsure each of these images is of each class, by its weight."""
         unsure = probabilities[rows] * (1 - probabilities[rows])
         unsure *= self._weights[rows, None].astype(np.float32)
