@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -131,6 +132,17 @@ def test_a_backbone_is_measured_once(photos: str, resnet: str, monkeypatch: pyte
     assert list(measured.values()) == [first]
     api.preview({**asked, "batch_size": 20})
     assert len(measured) == 2
+
+
+def test_what_a_step_costs_apart_from_its_pictures_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that only the steps move: of few pictures each would look dear."""
+    clock = [0.0]
+    monkeypatch.setattr(speed, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+
+    def step(images: int) -> None:
+        clock[0] += 0.02 + 0.001 * images
+
+    assert 32 * speed._seconds_per_picture(step, 32) == pytest.approx(0.052)
 
 
 def test_a_model_of_several_classifiers_can_only_be_trained_anew(photos: str, tmp_path: Path) -> None:

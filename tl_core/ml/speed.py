@@ -222,13 +222,18 @@ def _quick_look(step: Step) -> float:
 def _seconds_per_picture(step: Step, batch: int) -> float:
     """Seconds per picture of a batch, or of as many of its pictures as there is time to measure."""
     least, most = _REPEATS
-    each = _quick_look(step)
-    images = min(batch, int(MEASURING_SECONDS / (least + 1) / max(each, 1e-9)))
-    if images <= _FEW:
-        return each
     ends = time.perf_counter() + MEASURING_SECONDS
-    step(images)
-    taken: list[float] = []
+    step(_FEW)
+    images, seconds = _FEW, _timed(step, _FEW)
+    for _ in range(2):  # what a step costs apart from its pictures makes few of them look dear
+        more = min(batch, int(MEASURING_SECONDS / (least + 1) * images / max(seconds, 1e-9)))
+        if more <= images:
+            break
+        step(more)
+        images, seconds = more, _timed(step, more)
+    if images <= _FEW:
+        return seconds / images
+    taken = [seconds]
     while len(taken) < least or (len(taken) < most and time.perf_counter() < ends):
         taken.append(_timed(step, images))
     return statistics.median(taken) / images
