@@ -162,12 +162,13 @@ def test_a_termination_of_all_processes_at_once_is_a_stop(
     """As a service manager does it; whatever reads ahead for the training outlives it."""
     monkeypatch.setattr("tl_core.ml.trainer.MIN_IMAGES_FOR_LOADERS", 1)
     run = create_run(config.model_copy(update={"batch_size": 2}), settings)  # so that both loaders have long to read
+    others = psutil.Process().children()
     loaders: list[psutil.Process] = []
     outlived: list[psutil.Process] = []
 
     def terminate_all(stage: str, step: int, total: int) -> None:
         if stage == "training" and step >= 3 and not loaders:
-            loaders.extend(psutil.Process().children())
+            loaders.extend(each for each in psutil.Process().children() if each not in others)
             for process in [*loaders, psutil.Process()]:
                 process.terminate()
             outlived.extend(psutil.wait_procs(loaders, timeout=1)[1])
