@@ -32,6 +32,15 @@ def _prepare(options: argparse.Namespace) -> None:
     host = options.host or os.environ.get("GRADIO_SERVER_NAME")  # which gradio goes by
     if options.shared or options.share or not _is_loopback(host):
         os.environ.setdefault("TL_SHARED", "1")
+    _ask_ourselves_directly(host)
+
+
+def _ask_ourselves_directly(host: str | None) -> None:
+    """Gradio asks its own page whether it is there, and would ask a proxy for it."""
+    excepted = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    if excepted != "*":
+        names = ",".join(filter(None, [excepted, "localhost", "127.0.0.1", "::1", host]))
+        os.environ.update(no_proxy=names, NO_PROXY=names)
 
 
 def _is_loopback(host: str | None) -> bool:

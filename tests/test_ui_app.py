@@ -9,6 +9,7 @@ from pathlib import Path
 
 import gradio as gr
 import pytest
+from browser import free_port
 
 from tl_core.settings import read_settings
 from tl_core.ui.app import launch_options
@@ -69,6 +70,22 @@ def test_a_word_that_is_no_number_is_told_in_a_line(tmp_path: Path) -> None:
     assert answer.returncode == 2
     assert "TL_PARALLEL_RUNS" in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+def test_neither_a_proxy_nor_a_slow_first_answer_keeps_the_page_from_being_served(tmp_path: Path) -> None:
+    script = (
+        "import os, sys, app, gradio as gr, httpx; from gradio import networking; "
+        "networking.url_ok = lambda url: False; "  # what Gradio finds when nothing answers for three seconds
+        "gr.Blocks.block_thread = lambda page: print(httpx.get(page.local_url).status_code, os.environ['NO_PROXY']); "
+        f"sys.exit(app.main(['--port', '{free_port()}']))"
+    )
+    proxies = {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "example.org"}
+    others = {name: value for name, value in _environment(tmp_path).items() if not name.lower().endswith("_proxy")}
+    answer = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, env={**others, **proxies}, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.splitlines()[-1].startswith("200 example.org,localhost,127.0.0.1,::1")
 
 
 def test_a_browser_keeps_its_token_and_a_short_one_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,4 +128,5 @@ if __name__ == "__main__":
     asked = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("MODEL") or FACTS["model"]
     theme = gr.themes.Default(primary_hue="green", font="system-ui", font_mono="system-ui")
     options = {"max_file_size": "100mb", "ssr_mode": False, "run_history": False, "enable_monitoring": False}
-    build(asked).launch(theme=theme, css_paths=HERE / "style.css", **options)
+    # Without _frontend, Gradio ends a page whose first answer takes three seconds, as on a machine that has just begun.
+    build(asked).launch(theme=theme, css_paths=HERE / "style.css", _frontend=False, **options)
