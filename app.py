@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from urllib.request import getproxies_environment
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,9 +37,10 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _ask_ourselves_directly(host: str | None) -> None:
-    """Gradio asks its own page whether it is there, and would ask a proxy for it."""
-    excepted = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    if excepted != "*":
+    """Gradio asks its own page whether it is there, and would ask a proxy that the environment names for it."""
+    proxies = getproxies_environment()
+    excepted = proxies.pop("no", "")
+    if proxies and excepted != "*":  # with none named, those of the system count, but not beside a no_proxy
         names = ",".join(filter(None, [excepted, "localhost", "127.0.0.1", "::1", host]))
         os.environ.update(no_proxy=names, NO_PROXY=names)
 

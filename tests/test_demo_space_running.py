@@ -52,7 +52,7 @@ def page(trained: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) ->
         given = {
             "HF_ENDPOINT": hub.url,
             "HF_TOKEN": TOKEN,
-            "HTTPS_PROXY": proxy,
+            **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), proxy),
             "GRADIO_SERVER_PORT": str(free_port()),
         }
         with started(folder, **given) as process:

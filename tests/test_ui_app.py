@@ -11,6 +11,7 @@ import gradio as gr
 import pytest
 from browser import free_port
 
+from app import _ask_ourselves_directly
 from tl_core.settings import read_settings
 from tl_core.ui.app import launch_options
 from tl_core.ui.session import keep_token, owner_of
@@ -86,6 +87,28 @@ def test_neither_a_proxy_nor_a_slow_first_answer_keeps_the_page_from_being_serve
     )
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.splitlines()[-1].startswith("200 example.org,localhost,127.0.0.1,::1")
+
+
+@pytest.mark.parametrize(
+    ("named", "excepted"),
+    [
+        ({}, None),  # of the system alone, which a no_proxy would take out of sight
+        ({"HTTPS_PROXY": "http://there:1"}, "localhost,127.0.0.1,::1"),
+        ({"all_proxy": "http://there:1", "no_proxy": "here"}, "here,localhost,127.0.0.1,::1"),
+        ({"http_proxy": "http://there:1", "no_proxy": "*"}, "*"),
+    ],
+)
+def test_the_page_is_not_asked_through_a_proxy(
+    named: dict[str, str], excepted: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("no_proxy", "")  # so that what is set below is taken back
+    monkeypatch.setenv("NO_PROXY", "")
+    for name, value in named.items():
+        monkeypatch.setenv(name, value)
+    _ask_ourselves_directly(None)
+    assert os.environ["no_proxy"] == (excepted or "")
 
 
 def test_a_browser_keeps_its_token_and_a_short_one_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import os
 import sys
 from html import escape
 from pathlib import Path
+from urllib.request import getproxies_environment
 
 import gradio as gr
 import numpy as np
@@ -128,5 +129,8 @@ if __name__ == "__main__":
     asked = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("MODEL") or FACTS["model"]
     theme = gr.themes.Default(primary_hue="green", font="system-ui", font_mono="system-ui")
     options = {"max_file_size": "100mb", "ssr_mode": False, "run_history": False, "enable_monitoring": False}
-    # Without _frontend, Gradio ends a page whose first answer takes three seconds, as on a machine that has just begun.
+    proxies = getproxies_environment()
+    if proxies and proxies.get("no") != "*":  # Gradio asks its own page whether it is there, and would ask them for it
+        os.environ["no_proxy"] = ",".join(filter(None, [proxies.get("no"), "localhost", "127.0.0.1", "::1"]))
+    # With _frontend, it would end where the answer takes three seconds, as it may on a busy machine.
     build(asked).launch(theme=theme, css_paths=HERE / "style.css", _frontend=False, **options)

@@ -18,7 +18,7 @@ from tl_core.settings import Settings
 from tl_core.sources import ModelSource
 
 # To be changed with the way of measuring, so that what was measured in another is not compared with this.
-MEASURED_AS = "side by side, batch norms folded"
+MEASURED_AS = "side by side, batch norms folded, in whole batches"
 
 
 def cost_of(backbone: Backbone, settings: Settings, *, measure: bool) -> float | None:

@@ -23,12 +23,11 @@ from tl_core.images.splits import Division
 from tl_core.ml.allocation import give_back_freed_memory
 from tl_core.ml.backbone import Backbone, fingerprint, linear_head, write_head
 from tl_core.ml.backbone_pass import backbone_features, exact_features, view_features
-from tl_core.ml.costs import MEASURED_AS
 from tl_core.ml.head_fitting import HeadFitting
 from tl_core.ml.heads import LinearHead
 from tl_core.ml.machine import current_device, describe_machine, map_side_by_side, threads_side_by_side
 from tl_core.ml.outcome import Outcome
-from tl_core.ml.precision import MEASURED, Precision, choose_forward_precision
+from tl_core.ml.precision import FORMATS_MEASURED, MEASURED, Precision, choose_forward_precision
 from tl_core.recorder import Recorder
 from tl_core.settings import Settings
 
@@ -146,5 +145,5 @@ def _recall(path: Path, circumstances: str) -> Precision | None:
 
 def _circumstances(backbone: Backbone) -> str:
     """Identifies what decides which precision is fastest: the backbone, the machine, torch."""
-    circumstances = [fingerprint(backbone), describe_machine(), torch.__version__, MEASURED_AS]
+    circumstances = [fingerprint(backbone), describe_machine(), torch.__version__, FORMATS_MEASURED]
     return hashlib.blake2b(json.dumps(circumstances, default=str).encode(), digest_size=16).hexdigest()

@@ -22,7 +22,7 @@ from tl_core.ml.logistic_regression import FINAL, Floats, Integers, RegressionPr
 # From strong to weak in half decades, so that each fit begins from a nearby one; `strength` is 1 / C of scikit-learn.
 # The pixels of 60 to 1,440 photographs do best near 300, convolution features of the same ones between 3 and 100.
 STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(8, -9, -1))
-# The path ends after this many strengths in a row that better neither log-loss nor accuracy.
+# The path ends after this many strengths in a row that better neither log-loss nor, where it says anything, accuracy.
 PATIENCE = 2
 # Log-losses that differ by less are alike (images are surer by a hundredth of a percent); below it none is better.
 LEAST_GAIN = 1e-4
@@ -150,8 +150,6 @@ def _follow_path(parts: Sequence[Part], weights: Floats | None) -> tuple[tuple[S
     """Score strengths from strong to weak on all parts together; the heads are those of the first part."""
     scores: list[Score] = []
     heads: list[LinearHead] = []
-    # From the last one, and not on from the last two: where every image is right the loss is below the tolerance, and
-    # the path would go on to ever surer heads for no reason but its own direction.
     starts: list[Start | None] = [None] * len(parts)
     targets = np.concatenate([held_targets for _, _, held_targets in parts])
     least_loss, best_accuracy, in_vain = np.inf, 0.0, 0

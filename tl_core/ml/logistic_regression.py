@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]]
-Start = NDArray[np.float64]  # coefficients (present classes, axes + 1)
+Doubles = NDArray[np.float64]
+Start = Doubles  # coefficients (present classes, axes + 1)
 
 # Rows handled at a time: sums are carried in float64 from block to block, and a block stays in a core's cache between
 # the product that needs its rows and the one that needs its columns.
@@ -160,7 +161,8 @@ class RegressionProblem:
                 break
             coefficients, here = moved
         # Adding the same to every class changes no probability. Left in, it grows along a path and slows the next fit.
-        return Solution(coefficients - coefficients.mean(axis=0), gap <= tolerance.gap)
+        converged = conditioner is not None and conditioner.gap(here.gradient) <= tolerance.gap
+        return Solution(coefficients - coefficients.mean(axis=0), converged)
 
     def fold(self, solution: Solution) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Weight (classes, D) and bias (classes,) that act on raw features: logits = features @ weight.T + bias.
@@ -183,7 +185,7 @@ class RegressionProblem:
         centred: Start = coefficients - coefficients.mean(axis=0)
         return centred
 
-    def _look(self, coefficients: Start, penalty: Start, dtype: type[np.floating[Any]]) -> _Place:
+    def _look(self, coefficients: Start, penalty: Doubles, dtype: type[np.floating[Any]]) -> _Place:
         """Loss and gradient at `coefficients`, computed in `dtype`."""
         per_class = coefficients.astype(dtype)
         loss = 0.5 * float(np.sum(penalty * coefficients**2))
@@ -205,7 +207,7 @@ class RegressionProblem:
             gradient += block.T @ features
         return _Place(loss, gradient, probabilities)
 
-    def _conditioner(self, probabilities: NDArray[np.float32], penalty: Start) -> _Conditioner:
+    def _conditioner(self, probabilities: NDArray[np.float32], penalty: Doubles) -> _Conditioner:
         """From the second derivative of the summed loss at these probabilities (images, present classes)."""
         together = np.argsort(-self._squares, kind="stable")[: min(AXES_TOGETHER, 1 + len(penalty) // AXES_SHARE)]
         classes, images = probabilities.shape[1], len(probabilities)
@@ -215,12 +217,10 @@ class RegressionProblem:
         least = LEAST_CURVATURE * self._squares / classes
         asked = np.sort(np.random.default_rng(0).permutation(images)[:CURVATURE_ROWS])
         some, spread = self._rotated[np.ix_(asked, together)], self._spread(probabilities, asked)
-        blocks = np.empty((classes, len(together), len(together)))
+        inverse = np.empty((classes, len(together), len(together)), np.float32)
         for label, weights in enumerate(spread.T):
-            blocks[label] = (some * weights[:, None]).T @ some
-        blocks *= images / len(asked)
-        blocks += np.diag((penalty + least)[together])
-        inverse = np.linalg.inv(blocks).astype(np.float32)
+            block = ((some * weights[:, None]).T @ some).astype(np.float64)
+            inverse[label] = np.linalg.inv(block * (images / len(asked)) + np.diag((penalty + least)[together]))
         return _Conditioner(np.maximum(diagonal, least) + penalty, together, inverse, len(self._targets))
 
     def _spread(self, probabilities: NDArray[np.float32], rows: slice | Integers) -> NDArray[np.float32]:
@@ -229,7 +229,7 @@ class RegressionProblem:
         unsure *= self._weights[rows, None].astype(np.float32)
         return unsure
 
-    def _newton_step(self, here: _Place, penalty: Start, conditioner: _Conditioner, enough: float) -> Start:
+    def _newton_step(self, here: _Place, penalty: Doubles, conditioner: _Conditioner, enough: float) -> Start:
         """Where the loss would be least if it were quadratic, to within the part `enough` of the way."""
         step = np.zeros_like(here.gradient)
         left = -here.gradient
@@ -264,7 +264,12 @@ class RegressionProblem:
         return curved
 
     def _move(
-        self, coefficients: Start, step: Start, here: _Place, penalty: Start, dtype: type[np.floating[Any]]
+        self,
+        coefficients: Start,
+        step: Start,
+        here: _Place,
+        penalty: Doubles,
+        dtype: type[np.floating[Any]],
     ) -> tuple[Start, _Place] | None:
         """As far along `step` as the loss falls (Armijo's rule, algorithm 3.1 of the same book); None: nowhere."""
         slope = float(np.sum(here.gradient * step))

@@ -19,6 +19,8 @@ from tl_core.ml.attention import has_choice, use_attention
 from tl_core.ml.folding import copy_sharing, fold_batch_norms, lay_out, round_weights
 from tl_core.ml.rehearsal import Rehearsal, random_pictures, random_state_kept
 
+# To be changed with the way of measuring formats, so that one that was chosen in another way is not remembered.
+FORMATS_MEASURED = "side by side, batch norms folded"
 MEASURED = "measured: "  # how the reason begins of what was chosen by measuring
 # A gain below this is within the noise of a busy machine, worth neither fewer bits nor figures that change with it.
 WORTHWHILE = 1.15
@@ -44,7 +46,7 @@ Step = Callable[[int], float]
 
 @dataclass(frozen=True)
 class Precision:
-    """`dtype` is fp32, bf16 or fp16: the format of matrix products; weights stay in float32.
+    """`dtype` is fp32, bf16 or fp16: the format of matrix products; the weights of a model that learns stay in float32.
 
     `plain_attention`: attention without torch's fused kernel.
     """
@@ -80,6 +82,11 @@ def prepare_copy(model: nn.Module, size: tuple[int, int], precision: Precision) 
     """
     fewer_bits = _FEWER_BITS.get(precision.dtype)
     copied = round_weights(model, size, fewer_bits, precision.autocast) if fewer_bits else copy_sharing(model)
+    return _arrange(copied, precision)
+
+
+def _arrange(copied: nn.Module, precision: Precision) -> nn.Module:
+    """The copy itself, with the memory layout and the attention of `precision`."""
     lay_out(copied, precision.memory_format)
     use_attention(copied, plain=precision.plain_attention)
     return copied
@@ -132,7 +139,7 @@ def choose_forward_precision(
     if known is not None:
         return known
     folded = fold_batch_norms(model, size)
-    first = _time_few(forward_step(folded, size, PLAIN))
+    first = _time_few(forward_step(prepare_copy(folded, size, PLAIN), size, PLAIN))
     expected = first[1] / _FIRST_BATCH * pictures
     if expected < LONG_FORWARD_SECONDS:
         reason = f"about {expected:.0f} s of computing, too little to gain from fewer bits"
@@ -143,7 +150,7 @@ def choose_forward_precision(
     rounded = cache(lambda dtype: prepare_copy(folded, size, Precision(dtype, False, "")))  # once for all layouts
     timed = measure_formats(
         _formats(layouts, has_choice(model)),
-        lambda precision: forward_step(rounded(precision.dtype), size, precision),
+        lambda precision: forward_step(_arrange(copy_sharing(rounded(precision.dtype)), precision), size, precision),
         seconds,
         first,
     )
@@ -271,16 +278,15 @@ def _can_train_channels_last(model: nn.Module, device: torch.device) -> bool:
     )
 
 
-def forward_step(folded: nn.Module, size: tuple[int, int], precision: Precision) -> Step:
-    """Answers as the pass of a backbone that does not train computes them, of a model whose batch norms are folded."""
-    copied = prepare_copy(folded, size, precision)
-    device = next(copied.parameters()).device
+def forward_step(prepared: nn.Module, size: tuple[int, int], precision: Precision) -> Step:
+    """Answers as the pass of a backbone that does not train computes them, of a copy that is prepared for it."""
+    device = next(prepared.parameters()).device
 
     def step(images: int) -> float:
         pixels = random_pictures(images, size, device).contiguous(memory_format=precision.memory_format)
         with random_state_kept(device), torch.no_grad(), precision.autocast(device):
             begun = time.perf_counter()
-            copied(pixel_values=pixels)
+            prepared(pixel_values=pixels)
             return time.perf_counter() - begun
 
     return step

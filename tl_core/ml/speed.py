@@ -29,12 +29,15 @@ from tl_core.ml.precision import MEASURING_SECONDS as LONGEST_COMPARING
 from tl_core.ml.precision import (
     PLAIN,
     Precision,
+    answers_in_channels_last,
     choose_forward_precision,
     choose_training_precision,
     forward_step,
+    prepare_copy,
     rehearse,
 )
 from tl_core.ml.preprocessing import preprocess
+from tl_core.ml.rehearsal import random_pictures
 from tl_core.ml.strategies import hold_frozen
 from tl_core.ml.transforms import Normalisation, TrainTransform
 from tl_core.settings import Settings
@@ -114,7 +117,7 @@ def teacher_speed(teacher: Teacher, size: tuple[int, int], precision: Precision,
     teacher.compute_in(precision)
 
     def ask(images: int) -> None:
-        pixels = torch.rand(images, 3, *size, generator=torch.Generator().manual_seed(0)).to(current_device())
+        pixels = random_pictures(images, size, current_device())
         teacher(pixels.contiguous(memory_format=precision.memory_format))
 
     key = (str(teacher.source.path), size, batch_size, precision, str(current_device()))
@@ -156,11 +159,13 @@ def reading_speed(
 
 def _measure_forward(config: TrainConfig, backbone: Backbone) -> Speed:
     model, size, device = backbone.model, backbone.input_size, current_device()
-    precision = choose_forward_precision(config.precision, model, size, 1, device)
     if config.precision == "auto" and device.type == "cpu":
         how = "fewer bits are tried when the run begins, where they could save time"
-        precision = Precision("fp32", precision.channels_last, how)
-    threads, looking = threads_side_by_side(), forward_step(fold_batch_norms(model, size), size, precision)
+        precision = Precision("fp32", answers_in_channels_last(model, device), how)
+    else:
+        precision = choose_forward_precision(config.precision, model, size, 1, device)
+    prepared = prepare_copy(fold_batch_norms(model, size), size, precision)
+    threads, looking = threads_side_by_side(), forward_step(prepared, size, precision)
     batch = pictures_at_a_time(size)
     (alone,) = map_side_by_side(lambda images: _seconds_per_picture(looking, images), [batch], threads)
     return Speed(precision, 0.0, alone / threads, 0.0)

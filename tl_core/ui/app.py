@@ -126,6 +126,6 @@ def launch_options(settings: Settings) -> dict[str, Any]:
         "show_error": False,
         "max_file_size": settings.max_upload_bytes,
         "strict_cors": True,
-        # Without it Gradio ends a page whose first answer takes three seconds, as it may where a machine is busy.
+        # Gradio would ask its own page, and end where the answer takes three seconds, as it may on a busy machine.
         "_frontend": False,
     }
