@@ -19,12 +19,12 @@ from typing import Any, NoReturn
 
 import psutil
 import pytest
+from patience import PATIENCE
 
 from tl_core.files import read_json
 from tl_core.processes import lives
 
 PROJECT = Path(__file__).resolve().parent.parent
-PATIENCE = 120_000.0  # milliseconds for what takes seconds; only a failing test waits so long
 HOSTILE = '<img src=x onerror="window.hacked=1">'
 # The page's steps, and what is to be seen in each.
 STEPS = {
@@ -198,14 +198,14 @@ class Visitor:
         from playwright.sync_api import expect
 
         found = self.page.locator(selector).first
-        expect(found).to_be_visible(timeout=PATIENCE)
+        expect(found).to_be_visible(timeout=1000 * PATIENCE)
         if words is not None:
-            expect(found).to_contain_text(words, timeout=PATIENCE)
+            expect(found).to_contain_text(words, timeout=1000 * PATIENCE)
         return found
 
     def gone(self, selector: str) -> None:
         """Wait until it is no longer there."""
-        self.page.locator(selector).first.wait_for(state="detached", timeout=PATIENCE)
+        self.page.locator(selector).first.wait_for(state="detached")
 
     def give(self, place: str, files: Any) -> None:
         """Put files into a component."""
@@ -213,12 +213,12 @@ class Visitor:
 
     def press(self, selector: str) -> None:
         """Click it once it is there and can be clicked."""
-        self.page.locator(selector).first.click(timeout=PATIENCE)
+        self.page.locator(selector).first.click()
 
     def await_camera(self) -> None:
         """Wait until its pictures come: before, the button that takes one does nothing."""
         playing = "() => [...document.querySelectorAll('video')].some(each => each.videoWidth && each.currentTime > 0)"
-        self.page.wait_for_function(playing, timeout=PATIENCE)
+        self.page.wait_for_function(playing)
 
     def train_shapes(self, name: str) -> str:
         """Start a training on the drawn shapes under this name; the run's id."""
@@ -232,7 +232,7 @@ class Visitor:
     def start_training(self) -> str:
         """From what will happen to a run that is watched; its id, which the address tells."""
         self.press("#train-start")
-        self.page.wait_for_url(re.compile(r"[?&]run="), timeout=PATIENCE)
+        self.page.wait_for_url(re.compile(r"[?&]run="))
         self.see("#watch-head h2")
         return self.page.url.partition("run=")[2].partition("&")[0]
 
@@ -270,7 +270,7 @@ def visit(
         accept_downloads=True,
     )
     page = context.new_page()
-    page.set_default_timeout(PATIENCE)
+    page.set_default_timeout(1000 * PATIENCE)
     visitor = Visitor(page)
     own = ("data:", "blob:", "/".join(address.split("/")[:3]), *(elsewhere or {}))
     for beginning, body in (elsewhere or {}).items():

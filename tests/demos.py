@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from patience import PATIENCE
 from pictures import picture
 from PIL import Image
 
@@ -18,7 +19,6 @@ from tl_core.demo_space import demo_files
 from tl_core.settings import Settings
 
 NAME = "owner/leaves"
-PATIENCE = 120.0  # seconds for what takes ten; only a failing test waits so long
 
 
 def make_demo(report: dict[str, Any], settings: Settings, **more: Any) -> dict[str, bytes]:

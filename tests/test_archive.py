@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 
 from tl_core.errors import DataError
 from tl_core.images.archive import unpack
@@ -254,7 +255,7 @@ def test_a_disk_that_fills_up_under_a_nested_archive_is_not_its_fault(
 
 
 def test_a_second_maker_of_the_same_folder_takes_the_first_ones(tmp_path: Path) -> None:
-    both_are_filling = threading.Barrier(2, timeout=10)
+    both_are_filling = threading.Barrier(2, timeout=PATIENCE)
     results = []
 
     def fill(folder: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import HOSTILE, PATIENCE, STEPS, App, Visitor, running_app, running_browser, visit
+from browser import HOSTILE, STEPS, App, Visitor, running_app, running_browser, visit
 from pictures import make_folder, picture
 
 from tl_core.catalogue import DEFAULT_MODEL
@@ -104,7 +104,7 @@ def test_from_a_zip_of_photographs_to_a_model_that_transformers_loads(
         visitor.see("#results-image img")
         visitor.gone("#results-answer .tl-judged")
         answer = visitor.see("#results-answer .tl-lead", re.compile(r"\d%")).inner_text()
-        with visitor.page.expect_download(timeout=PATIENCE) as download:
+        with visitor.page.expect_download() as download:
             visitor.press("#results-download")
         download.value.save_as(tmp_path / "model.zip")
         visitor.page.set_viewport_size(NARROW)

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from browser import App, running_app, running_browser, visit
+from patience import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -75,10 +76,10 @@ def call(app: App, name: str, values: list[Any]) -> str:
     """The last event that an endpoint tells a client."""
     address = f"{app.address}/gradio_api/call/{name}"
     event = httpx.post(address, json={"data": values}).json()["event_id"]
-    return httpx.get(f"{address}/{event}", timeout=60).text
+    return httpx.get(f"{address}/{event}", timeout=PATIENCE).text
 
 
 def run_at_once(app: App, name: str, values: list[Any]) -> str:
     """What an endpoint answers without the queue, but for how long that took."""
-    answer = httpx.post(f"{app.address}/gradio_api/run/{name}", json={"data": values}, timeout=60).json()
+    answer = httpx.post(f"{app.address}/gradio_api/run/{name}", json={"data": values}, timeout=PATIENCE).json()
     return str({key: value for key, value in answer.items() if "duration" not in key})

@@ -9,13 +9,12 @@ import pytest
 from browser import App, running_app
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from patience import PATIENCE
 from pictures import picture
 
 from tl_core.catalogue import DEFAULT_MODEL
 
 pytestmark = pytest.mark.slow
-
-PATIENCE = 200.0  # seconds for what takes some; only a failing test waits so long
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from models import save_resnet
+from patience import PATIENCE
 from pictures import make_folder
 
 from tl_core.cli import main
@@ -36,7 +37,7 @@ def config(tmp_path: Path) -> TrainConfig:
 
 def ended_worker(run: Run, worker: subprocess.Popen[bytes]) -> int:
     try:
-        return worker.wait(timeout=120)
+        return worker.wait(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         worker.kill()
         worker.wait()
@@ -86,7 +87,7 @@ def test_a_worker_killed_before_it_began_is_lost_and_neither_way_of_stopping_it_
     run = create_run(config, settings)
     worker = start_worker(run)
     kill_run(run)
-    worker.wait(timeout=60)
+    worker.wait(timeout=PATIENCE)
     assert run.view().state == "lost"
     for end in (kill_run, stop_run):
         with pytest.raises(JobError, match=r"has ended \(lost\); there is nothing to stop"):
@@ -100,7 +101,7 @@ def test_a_run_is_launched_once(config: TrainConfig, settings: Settings) -> None
     with pytest.raises(JobError, match=r"is starting|already being worked on|is running"):
         start_worker(run)
     kill_run(run)
-    worker.wait(timeout=60)
+    worker.wait(timeout=PATIENCE)
 
 
 def ticking(act: Callable[[], object]) -> Callable[[str, int, int], None]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from models import SIDE, save_resnet, save_vit
+from patience import PATIENCE
 from pictures import make_folder
 
 from tl_core.config import TrainConfig
@@ -32,7 +33,7 @@ MAX_PIXELS = 10_000
 def threads_of_a_new_one() -> int:
     found: Future[int] = Future()
     Thread(target=lambda: found.set_result(torch.get_num_threads())).start()
-    return found.result(timeout=30)
+    return found.result(timeout=PATIENCE)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ def test_threads_are_divided_and_given_back(whole: int, threads: int, each: list
     torch.set_num_threads(whole)
     try:
         with computing_side_by_side(threads) as pool:
-            together = Barrier(threads, timeout=30)  # none of them answers twice
+            together = Barrier(threads, timeout=PATIENCE)  # none of them answers twice
             shares = [pool.submit(lambda: together.wait() * 0 + torch.get_num_threads()) for _ in range(threads)]
             assert sorted((share.result() for share in shares), reverse=True) == each
             assert torch.get_num_threads() == whole and threads_of_a_new_one() == whole
@@ -53,7 +54,7 @@ def test_threads_are_divided_and_given_back(whole: int, threads: int, each: list
 
 
 def test_answers_come_in_order_from_threads_that_work_at_a_time_and_not_far_ahead() -> None:
-    both, begun, workers = Barrier(2, timeout=30), [], set()
+    both, begun, workers = Barrier(2, timeout=PATIENCE), [], set()
 
     def work(item: int) -> int:
         begun.append(item)

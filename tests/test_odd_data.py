@@ -88,7 +88,6 @@ def test_every_kind_of_picture_is_learnt_from(tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_thousand_classes_of_five_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photos = tmp_path / "photos"
     make_folder(photos, {f"class {number}": 5 for number in range(1000)}, size=(32, 32))

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from hub_server import CLOSED, Hub, Person, Repo
 from models import save_resnet
+from patience import PATIENCE
 from pictures import make_folder
 
 from tl_core import api, jobs, tokens
@@ -33,7 +34,6 @@ from tl_core.terminal import lines_of_runs, lines_of_training
 ANA, BEN, HOST = "hf_AnaAnaAnaAnaAna", "hf_BenBenBenBenBen", "hf_HostHostHostHost"
 NAME = "ana/tomatoes"
 ROOT = Path(__file__).parent.parent
-PATIENCE = 270.0  # seconds for what takes a few; only a failing test waits so long
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from models import save_resnet
+from patience import PATIENCE
 from pictures import make_folder
 
 from tl_core import api
@@ -35,8 +36,6 @@ from tl_core.jobs import (
 from tl_core.runs import LIVE_STATES, Run, create_run, list_runs
 from tl_core.settings import Settings, read_settings
 from tl_core.terminal import lines_of_runs, spoken_place
-
-PATIENCE = 120.0  # seconds for what takes a few; only a failing test waits so long
 
 
 @pytest.fixture

@@ -36,6 +36,7 @@ from interruptions import (
     writing,
 )
 from models import save_resnet, save_vit
+from patience import PATIENCE
 from pictures import make_folder
 from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification, pipeline
@@ -255,7 +256,7 @@ def test_stop_ends_a_worker_after_its_step(bench: Bench) -> None:
     worker = start_worker(run)
     wait_until(lambda: run.view().stage == "training" and run.view().step >= 3, worker)
     assert stop_run(run) == "stopped"
-    assert worker.wait(timeout=60) == 0
+    assert worker.wait(timeout=PATIENCE) == 0
     assert len(checkpoints_of(run)) == 1
 
 
@@ -276,7 +277,7 @@ def test_an_interrupt_stops_after_the_step_and_exits_130(bench: Bench, settings:
 
     wait_until(stepping, process)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=120) == 130
+    assert process.wait(timeout=PATIENCE) == 130
     assert find_run("last", settings).view().state == "stopped"
 
 

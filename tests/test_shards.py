@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from models import save_resnet
+from patience import PATIENCE
 from pictures import make_folder
 
 from tl_core import api
@@ -19,7 +20,6 @@ from tl_core.parts import recall_parts
 from tl_core.runs import Run, list_runs
 from tl_core.settings import Settings
 
-SECONDS = 200  # a hanging process would wait for minutes; on a busy machine two that start take a while
 CLASSES = {str(hue): 25 for hue in range(8)}  # 13 batches of 16 or fewer; alike enough to be mistaken
 
 # What each of the processes does: it counts the pictures that pass its own backbone.
@@ -81,7 +81,7 @@ def torchrun(folder: Path, script: str, *words: object) -> subprocess.CompletedP
         [*launcher, str(folder / "work.py"), *map(str, words)],
         capture_output=True,
         text=True,
-        timeout=SECONDS,
+        timeout=PATIENCE,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
     )
 

@@ -15,6 +15,7 @@ import httpx
 import pytest
 from browser import App, running_browser, visit
 from hub_server import Hub, serve
+from patience import PATIENCE
 from pictures import picture
 from space_app import SIGN_IN, ask, running_space
 
@@ -55,7 +56,7 @@ def space(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
 
 
 def test_it_listens_and_its_page_is_there(space: App) -> None:
-    answer = httpx.get(space.address, timeout=60)
+    answer = httpx.get(space.address, timeout=PATIENCE)
     assert answer.status_code == 200
     assert "Teach an image classifier" in answer.text
 
@@ -66,7 +67,7 @@ def test_it_answers_a_picture(space: App, tmp_path: Path) -> None:
 
 
 def test_who_signs_in_is_sent_to_the_hub_with_no_more_than_the_card_asks(space: App, hub: Hub) -> None:
-    answer = httpx.get(f"{space.address}/login/huggingface", timeout=60)
+    answer = httpx.get(f"{space.address}/login/huggingface", timeout=PATIENCE)
     place = urlsplit(answer.headers["location"])
     asked = {name: values[0] for name, values in parse_qs(place.query).items()}
     assert (answer.status_code, f"{place.scheme}://{place.netloc}{place.path}") == (302, f"{hub.url}/oauth/authorize")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from models import save_resnet, save_vit
+from patience import PATIENCE
 from pictures import make_folder
 from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification, pipeline
@@ -72,7 +73,7 @@ def test_a_frozen_run_leaves_exactly_these_files(photos: Path, tmp_path: Path, s
 def test_a_worker_writes_the_same_files_as_the_foreground(photos: Path, tmp_path: Path, settings: Settings) -> None:
     config = TrainConfig.parse({"data": str(photos), "model": str(save_resnet(tmp_path / "m").path)})
     run = create_run(config, settings)
-    assert start_worker(run).wait(timeout=120) == 0, run.log_path.read_text()
+    assert start_worker(run).wait(timeout=PATIENCE) == 0, run.log_path.read_text()
     assert {file.name for file in run.dir.iterdir()} == FILES_OF_A_FROZEN_RUN
     assert run.view().state == "succeeded"
     assert "computing features" in run.log_path.read_text()
@@ -187,7 +188,7 @@ def test_a_failure_is_told_in_the_status_and_the_log(photos: Path, tmp_path: Pat
     run = create_run(TrainConfig.parse({"data": str(photos), "model": str(source.path)}), settings)
     weights = source.path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:500])
-    assert start_worker(run).wait(timeout=120) == 2
+    assert start_worker(run).wait(timeout=PATIENCE) == 2
     view = run.view()
     assert view.state == "failed"
     assert "cannot be loaded" in view.message
