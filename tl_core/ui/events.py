@@ -41,10 +41,9 @@ def listen(
 ) -> Any:
     """Bind `handler` to a trigger or a list of them; `notice` shows what went wrong, is cleared by the next success,
     and is where progress is shown."""
-    # Only a view says nothing of its progress: it is over before anybody could read it.
-    shown: dict[str, Any] = (
-        {"show_progress": "hidden"} if kind == "view" else {"show_progress": "minimal", "show_progress_on": notice}
-    )
+    # Only a view says nothing of its progress: it is over before anybody could read it. It has a place for it all the
+    # same, for Gradio tells each place of every event's progress, and without one all outputs are such places.
+    shown = {"show_progress": "hidden" if kind == "view" else "minimal", "show_progress_on": notice}
     return gr.on(
         trigger,
         told(handler, notice),
