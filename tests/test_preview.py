@@ -16,6 +16,7 @@ import tl_core
 from tl_core import api
 from tl_core.errors import ConfigError, DataError, HubError, ModelError
 from tl_core.ml import speed
+from tl_core.ml.preview import _seconds_of_fit
 
 CLASSES = {"red": 30, "green": 30, "blue": 30}
 
@@ -143,6 +144,16 @@ def test_what_a_step_costs_apart_from_its_pictures_is_counted_once(monkeypatch: 
         clock[0] += 0.02 + 0.001 * images
 
     assert 32 * speed._seconds_per_picture(step, 32) == pytest.approx(0.052)
+
+
+@pytest.mark.parametrize(
+    ("images", "features", "classes", "measured"),
+    [(1_259, 256, 10, 0.42), (10_000, 512, 20, 5.2), (10_000, 768, 100, 18.1), (50_000, 768, 100, 59.1)],
+)
+def test_exact_heads_of_all_sizes_are_foreseen(images: int, features: int, classes: int, measured: float) -> None:
+    backbone = SimpleNamespace(head=SimpleNamespace(in_features=features), labels=range(classes))
+    inputs: Any = SimpleNamespace(backbone=backbone)
+    assert _seconds_of_fit(inputs, images, 1) == pytest.approx(measured, rel=0.25)
 
 
 def test_a_model_of_several_classifiers_can_only_be_trained_anew(photos: str, tmp_path: Path) -> None:

@@ -44,8 +44,9 @@ STARTING_SECONDS, STARTING_FOR_LOADING = 7.5, 1.5
 SAVING_SECONDS = 1.0
 TRAINER_SECONDS = 0.005
 HEAD_STEP_SECONDS = 0.001
-# For each image, feature and class, where an exact head's strength is chosen: 0.44 s for 1,259 × 256 × 10.
-FITTING_SECONDS = 1.5e-7
+# An exact head whose strength is chosen, for so many images × features × classes, and how that grows with the product:
+# 0.4 s for 1,259 × 256 × 10, 5 s for 10,000 × 512 × 20, 59 s for 50,000 × 768 × 100 (`benchmarks.head`).
+FITTING_SECONDS, FITTING_PRODUCT, FITTING_POWER = 0.5, 3.2e6, 0.68
 # How long somebody waits for a strategy that was chosen for them, and who has not said how long: --minutes says it.
 USUAL_MINUTES = 20.0
 # Real runs on a busy machine took 0.8 to 1.1 of the estimate; how busy it will be nobody knows.
@@ -305,4 +306,5 @@ def _missing_views(config: TrainConfig, inputs: Inputs, precision: Precision, se
 def _seconds_of_fit(inputs: Inputs, images: int, fits: int) -> float:
     """About how long so many exact heads for so many images take."""
     backbone = inputs.backbone
-    return fits * FITTING_SECONDS * images * min(images, backbone.head.in_features) * len(backbone.labels)
+    product = images * min(images, backbone.head.in_features) * len(backbone.labels)
+    return fits * FITTING_SECONDS * (product / FITTING_PRODUCT) ** FITTING_POWER
