@@ -37,11 +37,11 @@ from tl_core.ml.views import views_of
 from tl_core.settings import Settings
 from tl_core.sources import Named
 
-# Measured on two cores: a process starts and loads all that it needs in 1.7 times what torch and transformers take,
-# which was 3 to 6 s, saves a model and opens it again in 1 s; Trainer adds 5 ms to a step of a backbone, and a head's
-# whole step takes 1 ms.
-STARTING_SECONDS, STARTING_FOR_LOADING = 7.5, 1.7
-SAVING_SECONDS = 1.0
+# Measured on two cores: a process starts and loads all that it needs in 1.5 to 2.1 times what torch and transformers
+# take, which was 3 to 6 s, saves a model, opens it again and makes a pipeline of it in 1 to 2 s; Trainer adds 5 ms to
+# a step of a backbone, and a head's whole step takes 1 ms.
+STARTING_SECONDS, STARTING_FOR_LOADING = 7.5, 2.0
+SAVING_SECONDS = 2.0
 TRAINER_SECONDS = 0.005
 HEAD_STEP_SECONDS = 0.001
 # An exact head whose strength is chosen, for so many images × features × classes, and how that grows with the product:
