@@ -27,8 +27,9 @@ _CACHE_TIMES = (3600, 24 * 3600)
 TRAIN, SHARE = "train", "share"
 # Everything that waits in the whole app, ticks of open pages included.
 _MOST_WAITING = 500
-# The first page is drawn before torch takes the interpreter for seconds.
-_WARMING_DELAY = 1.0
+# The first page is drawn, and what is pressed at once is begun, before torch takes the interpreter for seconds: a page
+# whose events were starved of it while they came and went has been seen to wait for one of them for ever.
+_WARMING_DELAY = 5.0
 
 
 def build_app() -> gr.Blocks:
