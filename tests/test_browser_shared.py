@@ -1,5 +1,6 @@
 """The page that several people use: each sees their own runs only, whatever way they ask; folders stay closed."""
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -8,6 +9,8 @@ import httpx
 import pytest
 from browser import App, running_app, running_browser, visit
 from patience import PATIENCE
+
+from tl_core.ui.session import MAKE_TOKEN
 
 pytestmark = pytest.mark.slow
 
@@ -56,6 +59,44 @@ def test_two_browsers_see_their_own_runs_only_and_so_does_a_raw_call(browser: An
                 assert theirs == [unknown, unknown]
                 assert re.search(r"no run (&#x27;|')RUN(&#x27;|') of yours", unknown)
         one.see("#watch-outcome", "It is done")  # nobody else has stopped it
+
+
+def test_who_presses_before_the_server_has_answered_is_somebody_already(browser: Any, app: App) -> None:
+    pressed, held = [], []
+
+    def hold(route: Any) -> None:
+        """Everything that the page asks by itself, until a button was pressed."""
+        if "Drawn shapes" in (asked := route.request.post_data or ""):
+            pressed.append(asked)
+        if pressed:
+            route.continue_()
+        else:
+            held.append(route)
+
+    with visit(browser, app.address) as visitor:
+        visitor.page.evaluate("localStorage.clear()")
+        visitor.page.route(re.compile("/(run/predict|queue/join)"), hold)
+        visitor.leave_for(app.address)
+        visitor.see("#try-model")
+        visitor.open_tab("Your images")
+        visitor.press("#data-shapes")
+        visitor.see("#findings .tl-bars")
+        assert held
+        for route in held:
+            route.continue_()
+        assert (token := token_in(pressed[0])) is not None
+
+        visitor.page.unroute_all(behavior="wait")
+        with visitor.page.expect_request(lambda request: token_in(request.post_data) is not None) as again:
+            visitor.leave_for(app.address)
+        assert token_in(again.value.post_data) == token
+        assert visitor.page.evaluate(MAKE_TOKEN, token) == token
+        assert token_in(json.dumps(visitor.page.evaluate(MAKE_TOKEN, "guessable"))) not in (None, token)
+
+
+def token_in(asked: str | None) -> str | None:
+    found = re.search(r'"([\w-]{43})"', asked or "")
+    return found and found[1]
 
 
 def test_folders_are_neither_data_nor_models(app: App) -> None:

@@ -12,9 +12,10 @@ import pytest
 from browser import free_port
 
 from app import _ask_ourselves_directly
+from tl_core.errors import JobError
 from tl_core.settings import read_settings
 from tl_core.ui.app import launch_options
-from tl_core.ui.session import keep_token, owner_of
+from tl_core.ui.session import owner_of
 from tl_core.ui.theme import favicon, styles
 
 ROOT = Path(__file__).parent.parent
@@ -111,10 +112,13 @@ def test_the_page_is_not_asked_through_a_proxy(
     assert os.environ["no_proxy"] == (excepted or "")
 
 
-def test_a_browser_keeps_its_token_and_a_short_one_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_names_an_owner_without_being_told_and_a_short_one_names_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("TL_SHARED", "1")
-    token = keep_token("")
-    assert keep_token(token) == token
-    assert keep_token("guessable") != "guessable"
-    assert owner_of(token) != owner_of(keep_token(None))
-    assert token not in owner_of(token)
+    assert owner_of("a" * 43) == owner_of("a" * 43)
+    assert owner_of("a" * 43) != owner_of("b" * 43)
+    assert "a" * 43 not in owner_of("a" * 43)
+    for guessable in ("guessable", "", None):
+        with pytest.raises(JobError, match="not been recognised"):
+            owner_of(guessable)

@@ -15,21 +15,21 @@ from tl_core import api
 from tl_core.errors import TLError
 from tl_core.settings import Settings, read_settings
 from tl_core.ui import theme
-from tl_core.ui.events import listen
+from tl_core.ui.events import listen, told
 from tl_core.ui.house_rules import what_is_lost
 from tl_core.ui.panels import classes, compare, data, findings, monitor, results, runs, share, train, try_model
-from tl_core.ui.session import Session, build_session, keep_token
+from tl_core.ui.session import MAKE_TOKEN, Session, build_session
 from tl_core.ui.signin import is_offered
 from tl_core.ui.slot import slot
 
 # Gradio's copies of uploads and thumbnails: looked at every hour, kept for a day. What a person keeps lies elsewhere.
 _CACHE_TIMES = (3600, 24 * 3600)
 TRAIN, SHARE = "train", "share"
-# Everything that waits in the whole app, ticks of open pages included.
+# Everything that waits in the whole app.
 _MOST_WAITING = 500
-# The first page is drawn, and what is pressed at once is begun, before torch takes the interpreter for seconds: a page
-# whose events were starved of it while they came and went has been seen to wait for one of them for ever.
-_WARMING_DELAY = 5.0
+# Seconds in which the first page is drawn and what it asks by itself is answered (2 to 3 here), before torch takes the
+# interpreter for as long.
+_WARMING_DELAY = 3.0
 
 
 def build_app() -> gr.Blocks:
@@ -81,7 +81,7 @@ def _lead(trigger: Any, tabs: gr.Tabs, step: str, notice: gr.HTML) -> None:
 
 
 def _bind_start(app: gr.Blocks, session: Session, tabs: gr.Tabs, notice: gr.HTML) -> None:
-    def recognise(token: str | None, request: gr.Request) -> dict[Any, Any]:
+    def recognise(request: gr.Request) -> dict[Any, Any]:
         """A run that the address names is looked at; whether it is the asker's is asked where it is opened."""
         _warm_once()
         asked = request.query_params if request is not None else {}
@@ -89,15 +89,15 @@ def _bind_start(app: gr.Blocks, session: Session, tabs: gr.Tabs, notice: gr.HTML
         opened = {session.run: named, tabs: gr.Tabs(selected="watch")} if named else {}
         if step in (TRAIN, SHARE):  # where somebody went to sign in from
             opened[tabs] = gr.Tabs(selected=step)
-        return {session.token: keep_token(token), session.ready: str(time.time_ns()), **opened}
+        return {session.ready: str(time.time_ns()), **opened}
 
-    listen(
-        app.load,
-        recognise,
-        inputs=[session.token],
-        outputs=[session.token, session.ready, session.run, tabs],
-        notice=notice,
-        kind="view",
+    known = app.load(None, [session.token], [session.token], js=MAKE_TOKEN, api_visibility="private")
+    known.then(  # gr.on, and so `listen`, takes triggers of components only
+        told(recognise, notice),
+        outputs=[session.ready, session.run, tabs, notice],
+        queue=False,
+        show_progress="hidden",
+        api_visibility="private",
     )
 
 

@@ -42,7 +42,8 @@ def listen(
     """Bind `handler` to a trigger or a list of them; `notice` shows what went wrong, is cleared by the next success,
     and is where progress is shown."""
     # Only a view says nothing of its progress: it is over before anybody could read it. It has a place for it all the
-    # same, for Gradio tells each place of every event's progress, and without one all outputs are such places.
+    # same, for Gradio tells each place of every event's progress, and without one all outputs are such places. It is
+    # one request with one answer: the queue would take two, and open and close a stream of events around each.
     shown = {"show_progress": "hidden" if kind == "view" else "minimal", "show_progress_on": notice}
     return gr.on(
         trigger,
@@ -51,7 +52,7 @@ def listen(
         outputs=[*outputs, notice],
         api_name=api_name,
         api_visibility="public" if api_name else "private",
-        **{**limits_of(kind), **shown, **more},
+        **{**limits_of(kind), **shown, "queue": kind != "view", **more},
     )
 
 

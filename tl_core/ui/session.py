@@ -7,7 +7,6 @@ panels show.
 """
 
 import hashlib
-import secrets
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -20,9 +19,14 @@ from tl_core.runs import LOCAL_OWNER, Run, list_runs
 from tl_core.settings import read_settings
 from tl_core.ui.signin import is_offered, who_is_signed_in
 
-TOKEN_BYTES = 32
-# As long as a token of so many bytes is in base64: what is shorter was not made here.
+# As long as 32 bytes are in base64: what is shorter was not made by `MAKE_TOKEN`.
 _TOKEN_LENGTH = 43
+# In the browser, so that whoever presses a button before the server has answered is somebody already.
+MAKE_TOKEN = """(kept) => {
+  if (typeof kept === "string" && kept.length >= 43) return kept;
+  const drawn = btoa(String.fromCharCode(...crypto.getRandomValues(new Uint8Array(32))));
+  return drawn.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+}"""
 # Not a secret: it only keeps the stored values readable after the app was started again.
 _STORAGE_SECRET = "tl_core"
 # What a client sends for an id is repeated to it, but no more than an id has.
@@ -46,13 +50,6 @@ def build_session() -> Session:
     )
     ready, finished = (gr.Textbox(visible="hidden", label=name) for name in ("ready", "finished"))
     return Session(token, draft, run, ready, finished)
-
-
-def keep_token(token: str | None) -> str:
-    """The browser's token, a new one where it has none yet."""
-    if isinstance(token, str) and len(token) >= _TOKEN_LENGTH:
-        return token
-    return secrets.token_urlsafe(TOKEN_BYTES)
 
 
 def owner_of(token: str | None) -> str:

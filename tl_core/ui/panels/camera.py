@@ -82,6 +82,7 @@ def bind(panel: CameraPanel, session: Session, label: gr.Textbox, trouble: gr.HT
         outputs=[panel.burst, panel.counted],
         notice=trouble,
         kind="view",
+        queue=True,  # what Gradio streams through
         stream_every=FRAME_EVERY,
         time_limit=_STREAM_SECONDS,
     )
