@@ -112,6 +112,22 @@ def test_the_page_is_not_asked_through_a_proxy(
     assert os.environ["no_proxy"] == (excepted or "")
 
 
+def test_what_only_looks_waits_in_no_queue(tmp_path: Path) -> None:
+    script = (
+        "import json; from tl_core.ui.app import build_app; print(json.dumps([(each.concurrency_limit is None, "
+        "each.queue, each.connection) for each in build_app().fns.values() "
+        "if each.fn is not None and each.api_visibility == 'private']))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, env=_environment(tmp_path), check=True
+    )
+    events = json.loads(answer.stdout)
+    looks = [(queued, connection) for unlimited, queued, connection in events if unlimited]
+    assert len(looks) > 20
+    assert {connection for queued, connection in looks if queued} == {"stream"}
+    assert all(queued for unlimited, queued, _ in events if not unlimited)
+
+
 def test_a_token_names_an_owner_without_being_told_and_a_short_one_names_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -15,7 +15,7 @@ from tl_core import api
 from tl_core.errors import TLError
 from tl_core.settings import Settings, read_settings
 from tl_core.ui import theme
-from tl_core.ui.events import listen, told
+from tl_core.ui.events import listen, listen_after
 from tl_core.ui.house_rules import what_is_lost
 from tl_core.ui.panels import classes, compare, data, findings, monitor, results, runs, share, train, try_model
 from tl_core.ui.session import MAKE_TOKEN, Session, build_session
@@ -25,10 +25,9 @@ from tl_core.ui.slot import slot
 # Gradio's copies of uploads and thumbnails: looked at every hour, kept for a day. What a person keeps lies elsewhere.
 _CACHE_TIMES = (3600, 24 * 3600)
 TRAIN, SHARE = "train", "share"
-# Everything that waits in the whole app.
+# Everything that waits in Gradio's queue.
 _MOST_WAITING = 500
-# Seconds in which the first page is drawn and what it asks by itself is answered (2 to 3 here), before torch takes the
-# interpreter for as long.
+# Seconds in which what the first page asks by itself is answered (2 to 3 here), before torch takes the interpreter.
 _WARMING_DELAY = 3.0
 
 
@@ -81,7 +80,7 @@ def _lead(trigger: Any, tabs: gr.Tabs, step: str, notice: gr.HTML) -> None:
 
 
 def _bind_start(app: gr.Blocks, session: Session, tabs: gr.Tabs, notice: gr.HTML) -> None:
-    def recognise(request: gr.Request) -> dict[Any, Any]:
+    def open_named(request: gr.Request) -> dict[Any, Any]:
         """A run that the address names is looked at; whether it is the asker's is asked where it is opened."""
         _warm_once()
         asked = request.query_params if request is not None else {}
@@ -91,14 +90,8 @@ def _bind_start(app: gr.Blocks, session: Session, tabs: gr.Tabs, notice: gr.HTML
             opened[tabs] = gr.Tabs(selected=step)
         return {session.ready: str(time.time_ns()), **opened}
 
-    known = app.load(None, [session.token], [session.token], js=MAKE_TOKEN, api_visibility="private")
-    known.then(  # gr.on, and so `listen`, takes triggers of components only
-        told(recognise, notice),
-        outputs=[session.ready, session.run, tabs, notice],
-        queue=False,
-        show_progress="hidden",
-        api_visibility="private",
-    )
+    drawn = app.load(None, [session.token], [session.token], js=MAKE_TOKEN, api_visibility="private")
+    listen_after(drawn, open_named, outputs=[session.ready, session.run, tabs], notice=notice, kind="view")
 
 
 @functools.cache

@@ -41,19 +41,42 @@ def listen(
 ) -> Any:
     """Bind `handler` to a trigger or a list of them; `notice` shows what went wrong, is cleared by the next success,
     and is where progress is shown."""
-    # Only a view says nothing of its progress: it is over before anybody could read it. It has a place for it all the
-    # same, for Gradio tells each place of every event's progress, and without one all outputs are such places. It is
-    # one request with one answer: the queue would take two, and open and close a stream of events around each.
-    shown = {"show_progress": "hidden" if kind == "view" else "minimal", "show_progress_on": notice}
     return gr.on(
         trigger,
-        told(handler, notice),
-        inputs=list(inputs),
-        outputs=[*outputs, notice],
+        **{**_options(handler, inputs, outputs, notice, kind), **more},
         api_name=api_name,
         api_visibility="public" if api_name else "private",
-        **{**limits_of(kind), **shown, "queue": kind != "view", **more},
     )
+
+
+def listen_after(
+    event: Any,
+    handler: Callable[..., Any],
+    *,
+    inputs: Sequence[Any] = (),
+    outputs: Sequence[Any] = (),
+    notice: gr.HTML,
+    kind: Kind = "edit",
+) -> Any:
+    """As `listen`, for what follows another event: Gradio's `on` takes triggers of components only."""
+    return event.then(**_options(handler, inputs, outputs, notice, kind), api_visibility="private")
+
+
+def _options(
+    handler: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any], notice: gr.HTML, kind: Kind
+) -> dict[str, Any]:
+    return {
+        "fn": told(handler, notice),
+        "inputs": list(inputs),
+        "outputs": [*outputs, notice],
+        **limits_of(kind),
+        # A view is one request with one answer: the queue would take two, and open and close a stream around each.
+        "queue": kind != "view",
+        # Only a view says nothing of its progress: it is over before anybody could read it. It has a place for it all
+        # the same, for Gradio tells each place of every event's progress, and without one all outputs are such places.
+        "show_progress": "hidden" if kind == "view" else "minimal",
+        "show_progress_on": notice,
+    }
 
 
 def told(handler: Callable[..., Any], notice: gr.HTML) -> Callable[..., Any]:

@@ -22,11 +22,11 @@ from tl_core.ui.signin import is_offered, who_is_signed_in
 # As long as 32 bytes are in base64: what is shorter was not made by `MAKE_TOKEN`.
 _TOKEN_LENGTH = 43
 # In the browser, so that whoever presses a button before the server has answered is somebody already.
-MAKE_TOKEN = """(kept) => {
-  if (typeof kept === "string" && kept.length >= 43) return kept;
+MAKE_TOKEN = f"""(kept) => {{
+  if (typeof kept === "string" && kept.length >= {_TOKEN_LENGTH}) return kept;
   const drawn = btoa(String.fromCharCode(...crypto.getRandomValues(new Uint8Array(32))));
   return drawn.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
-}"""
+}}"""
 # Not a secret: it only keeps the stored values readable after the app was started again.
 _STORAGE_SECRET = "tl_core"
 # What a client sends for an id is repeated to it, but no more than an id has.
@@ -40,7 +40,7 @@ class Session:
     token: gr.BrowserState
     draft: gr.BrowserState  # "ID@VERSION": another value after every edit
     run: gr.BrowserState
-    ready: gr.Textbox  # changes once the browser is recognised, when panels can ask for what is theirs
+    ready: gr.Textbox  # changes once the browser has its token, when panels can ask for what is theirs
     finished: gr.Textbox  # changes when a run has ended, for those who list runs or models
 
 
@@ -67,7 +67,7 @@ def owners_of(token: str | None) -> tuple[str, ...]:
     if isinstance(token, str) and len(token) >= _TOKEN_LENGTH:
         owners.append(hashlib.sha256(token.encode()).hexdigest())
     if not owners:
-        raise JobError("this browser has not been recognised yet; reload the page, and allow it to store data")
+        raise JobError("this browser has not been recognised; reload the page")
     return tuple(owners)
 
 
