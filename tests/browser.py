@@ -185,13 +185,17 @@ class Visitor:
             self.troubles.append(trouble)
 
     def open_tab(self, name: str) -> None:
-        """A step of the way; on a narrow screen it may hide in a menu."""
+        """A step of the way; on a narrow screen it may hide in a menu.
+
+        Which of the two is there changes while the page is being drawn: nothing is asked now and relied on later.
+        """
         tab = self.page.get_by_role("tab", name=name, exact=True)
-        if tab.is_visible():
-            tab.click()
-        else:
-            self.page.locator("#steps .overflow-menu button").first.click()
-            self.page.get_by_role("button", name=name, exact=True).click()
+        menu = self.page.locator("#steps .overflow-menu > button")
+        hidden = self.page.locator("#steps .overflow-dropdown").get_by_role("button", name=name, exact=True)
+        tab.or_(menu).filter(visible=True).first.click()
+        self.page.get_by_role("tab", name=name, exact=True, selected=True).or_(hidden).first.wait_for()
+        if hidden.is_visible():
+            hidden.click()
 
     def see(self, selector: str, words: str | re.Pattern[str] | None = None) -> Any:
         """Wait until it is there, with these words in it."""
@@ -202,6 +206,12 @@ class Visitor:
         if words is not None:
             expect(found).to_contain_text(words, timeout=1000 * PATIENCE)
         return found
+
+    def read(self, selector: str, value: str | re.Pattern[str]) -> None:
+        """Wait until a field holds this."""
+        from playwright.sync_api import expect
+
+        expect(self.page.locator(selector)).to_have_value(value, timeout=1000 * PATIENCE)
 
     def gone(self, selector: str) -> None:
         """Wait until it is no longer there."""
@@ -260,8 +270,8 @@ def visit(
 ) -> Iterator[Visitor]:
     """Open the page as somebody new; afterwards nothing has gone wrong there, and nobody else was asked anything.
 
-    It is open once `shown` is there. `elsewhere` has the beginnings of other addresses that may be asked, and what they
-    answer: no such request leaves this machine.
+    It is open once `shown` is there: something of the step that the address leads to. `elsewhere` has the beginnings of
+    other addresses that may be asked, and what they answer: no such request leaves this machine.
     """
     context = browser.new_context(
         viewport={"width": width, "height": height},

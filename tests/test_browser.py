@@ -86,7 +86,7 @@ def test_from_a_zip_of_photographs_to_a_model_that_transformers_loads(
         visitor.see("#watch-stop")  # it works or waits: the tab is closed on a training
         visitor.was_not_hacked()
 
-    with visit(browser, f"{app.address}/?run={run}") as visitor:
+    with visit(browser, f"{app.address}/?run={run}", shown="#watch-head") as visitor:
         visitor.see("#watch-head h2", HOSTILE)
         visitor.see("#watch-outcome", "It is done")
         visitor.see("#runs-list", HOSTILE)
