@@ -15,7 +15,7 @@ from tl_core import api
 from tl_core.errors import TLError
 from tl_core.settings import Settings, read_settings
 from tl_core.ui import theme
-from tl_core.ui.events import listen, listen_after
+from tl_core.ui.events import listen
 from tl_core.ui.house_rules import what_is_lost
 from tl_core.ui.panels import classes, compare, data, findings, monitor, results, runs, share, train, try_model
 from tl_core.ui.session import MAKE_TOKEN, Session, build_session
@@ -27,7 +27,7 @@ _CACHE_TIMES = (3600, 24 * 3600)
 TRAIN, SHARE = "train", "share"
 # Everything that waits in Gradio's queue.
 _MOST_WAITING = 500
-# Seconds in which what the first page asks by itself is answered (2 to 3 here), before torch takes the interpreter.
+# Seconds for the first page to be told what it asks by itself, before torch takes the interpreter.
 _WARMING_DELAY = 3.0
 
 
@@ -91,7 +91,7 @@ def _bind_start(app: gr.Blocks, session: Session, tabs: gr.Tabs, notice: gr.HTML
         return {session.ready: str(time.time_ns()), **opened}
 
     drawn = app.load(None, [session.token], [session.token], js=MAKE_TOKEN, api_visibility="private")
-    listen_after(drawn, open_named, outputs=[session.ready, session.run, tabs], notice=notice, kind="view")
+    listen(drawn, open_named, outputs=[session.ready, session.run, tabs], notice=notice, kind="view")
 
 
 @functools.cache

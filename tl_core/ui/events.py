@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import gradio as gr
+from gradio.events import Dependency
 
 from tl_core.errors import TLError
 from tl_core.ui.markup import notice_of_error, notice_of_fault
@@ -39,44 +40,23 @@ def listen(
     api_name: str | None = None,
     **more: Any,
 ) -> Any:
-    """Bind `handler` to a trigger or a list of them; `notice` shows what went wrong, is cleared by the next success,
-    and is where progress is shown."""
-    return gr.on(
-        trigger,
-        **{**_options(handler, inputs, outputs, notice, kind), **more},
+    """Bind `handler` to a trigger, a list of them, or what an earlier binding gave, which it then follows; `notice`
+    shows what went wrong, is cleared by the next success, and is where progress is shown."""
+    # `gr.on` takes triggers of components only.
+    bind = trigger.then if isinstance(trigger, Dependency) else functools.partial(gr.on, trigger)
+    # A view is one request with one answer: the queue would take two, and open and close a stream around each. Only a
+    # view says nothing of its progress: it is over before anybody could read it. It has a place for it all the same,
+    # for Gradio tells each place of every event's progress, and without one all outputs are such places.
+    view = kind == "view"
+    shown = {"queue": not view, "show_progress": "hidden" if view else "minimal", "show_progress_on": notice}
+    return bind(
+        told(handler, notice),
+        inputs=list(inputs),
+        outputs=[*outputs, notice],
         api_name=api_name,
         api_visibility="public" if api_name else "private",
+        **{**limits_of(kind), **shown, **more},
     )
-
-
-def listen_after(
-    event: Any,
-    handler: Callable[..., Any],
-    *,
-    inputs: Sequence[Any] = (),
-    outputs: Sequence[Any] = (),
-    notice: gr.HTML,
-    kind: Kind = "edit",
-) -> Any:
-    """As `listen`, for what follows another event: Gradio's `on` takes triggers of components only."""
-    return event.then(**_options(handler, inputs, outputs, notice, kind), api_visibility="private")
-
-
-def _options(
-    handler: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any], notice: gr.HTML, kind: Kind
-) -> dict[str, Any]:
-    return {
-        "fn": told(handler, notice),
-        "inputs": list(inputs),
-        "outputs": [*outputs, notice],
-        **limits_of(kind),
-        # A view is one request with one answer: the queue would take two, and open and close a stream around each.
-        "queue": kind != "view",
-        # Only a view says nothing of its progress: it is over before anybody could read it. It has a place for it all
-        # the same, for Gradio tells each place of every event's progress, and without one all outputs are such places.
-        "show_progress": "hidden" if kind == "view" else "minimal",
-        "show_progress_on": notice,
-    }
 
 
 def told(handler: Callable[..., Any], notice: gr.HTML) -> Callable[..., Any]:

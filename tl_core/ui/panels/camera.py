@@ -11,7 +11,7 @@ import gradio as gr
 from PIL import Image
 
 from tl_core.images.wording import count, shorten
-from tl_core.ui.events import listen, listen_after
+from tl_core.ui.events import listen
 from tl_core.ui.markup import notice
 from tl_core.ui.session import Session, draft_word, own_draft
 from tl_core.ui.slot import slot
@@ -86,7 +86,7 @@ def bind(panel: CameraPanel, session: Session, label: gr.Textbox, trouble: gr.HT
         stream_every=FRAME_EVERY,
         time_limit=_STREAM_SECONDS,
     )
-    listen_after(
+    listen(
         streaming,
         end_burst,
         inputs=[panel.burst, session.draft, session.token],
