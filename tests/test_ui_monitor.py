@@ -143,6 +143,24 @@ def test_a_tick_sends_only_what_is_new(settings: Settings) -> None:
     assert set(look(run, seen)) - {"head", "seen"} == {"log", "curves", "loss", "accuracy", "curves_hint"}
 
 
+def test_a_tick_leaves_what_a_button_has_said_and_keeps_the_clock_going(
+    settings: Settings, handlers: dict[str, Any]
+) -> None:
+    run = make_run(settings)
+    worker = make_worker(run)
+    seen = look(run, Seen())["seen"]
+    worker.say("a line")
+    answer = handlers["tick"](run.id, seen, None)
+    assert [value.active for part, value in answer.items() if isinstance(part, gr.Timer)] == [True]
+    assert gr.skip() in answer.values()
+
+    worker.finish("succeeded", metrics=METRICS)
+    answer = handlers["tick"](run.id, seen, None)
+    assert [value.active for part, value in answer.items() if isinstance(part, gr.Timer)] == [False]
+    seen = next(value for part, value in answer.items() if part.label == "what is shown of it")
+    assert list(handlers["tick"](run.id, seen, None).values()) == [gr.skip()]  # Gradio refuses an answer of nothing
+
+
 def test_a_run_that_ends_is_told_of_once_and_the_clock_stops(settings: Settings) -> None:
     run = make_run(settings)
     worker = make_worker(run)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
 from gradio.context import LocalContext
 from hub_server import Hub, Person, Repo
@@ -91,7 +92,9 @@ def test_owners_are_those_the_token_may_write_to(handlers: Handlers, run: Run, h
     assert seen["owner"]._constructor_args[0]["value"] == "me"
     assert seen["owner"]._constructor_args[0].get("choices", seen["owner"].choices)
     assert [value for _, value in seen["owner"].choices] == ["me", "garden"]
-    handlers["share.identify"](run.id, TOKEN, "garden", None)
+    again = told(handlers["share.identify"](run.id, TOKEN, "garden", None))
+    assert again["notice"] == gr.skip(), "nobody has asked: what a button has said stays"
+    assert "value" not in again["owner"]._constructor_args[0], "somebody may have chosen another one meanwhile"
     assert len(hub.asked("whoami")) == 1  # the Hub answers that only so often
 
 
@@ -121,7 +124,7 @@ def test_a_push_says_where_it_is_and_empties_the_token(handlers: Handlers, run: 
     seen = push(handlers, run.id, space=True)
     links = [each["href"] for each in Elements(seen["plan"]).all("a")]
     assert links == [f"{hub.url}/me/leaves", f"{hub.url}/spaces/me/leaves-demo"]
-    assert seen["token"] == "" and "me/leaves" in seen["went"]
+    assert seen["token"] == "" and "me/leaves" in seen["went"] and seen["notice"] == ""
     assert {"README.md", "model.safetensors", "report.json"} <= set(hub.repos["me/leaves"].files)
     assert not [path for path in hub.repos["spaces/me/leaves-demo"].files if path.startswith("examples/")]
     assert [entry["repo_id"] for entry in published(run)] == ["me/leaves", "me/leaves-demo"]

@@ -38,10 +38,14 @@ def listen(
     notice: gr.HTML,
     kind: Kind = "edit",
     api_name: str | None = None,
+    asked: bool = True,
     **more: Any,
 ) -> Any:
-    """Bind `handler` to a trigger, a list of them, or what an earlier binding gave, which it then follows; `notice`
-    shows what went wrong, is cleared by the next success, and is where progress is shown."""
+    """Bind `handler` to a trigger, a list of them, or what an earlier binding gave, which it then follows.
+
+    `notice` shows what went wrong, is cleared by the next success, and is where progress is shown. What nobody asked
+    for, such as a tick of the clock, is bound with `asked=False` and clears nothing: what a button has said stays.
+    """
     # `gr.on` takes triggers of components only.
     bind = trigger.then if isinstance(trigger, Dependency) else functools.partial(gr.on, trigger)
     # A view is one request with one answer: the queue would take two, and open and close a stream around each. Only a
@@ -50,7 +54,7 @@ def listen(
     view = kind == "view"
     shown = {"queue": not view, "show_progress": "hidden" if view else "minimal", "show_progress_on": notice}
     return bind(
-        told(handler, notice),
+        told(handler, notice, asked=asked),
         inputs=list(inputs),
         outputs=[*outputs, notice],
         api_name=api_name,
@@ -59,13 +63,14 @@ def listen(
     )
 
 
-def told(handler: Callable[..., Any], notice: gr.HTML) -> Callable[..., Any]:
-    """`handler`, with its failures shown in `notice`."""
+def told(handler: Callable[..., Any], notice: gr.HTML, *, asked: bool = True) -> Callable[..., Any]:
+    """`handler`, with its failures shown in `notice`, which its success clears where somebody `asked` for it."""
+    cleared = {notice: "" if asked else gr.skip()}  # an answer of nothing at all is none to Gradio
 
     @functools.wraps(handler)
     def answer_once(*values: Any, **named: Any) -> dict[Any, Any]:
         try:
-            return {notice: "", **(handler(*values, **named) or {})}
+            return {**cleared, **(handler(*values, **named) or {})}
         except Exception as failure:
             return {notice: _words_of(failure)}
 

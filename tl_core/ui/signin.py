@@ -130,9 +130,13 @@ def owner_field(elem_id: str) -> gr.Dropdown:
 
 
 def offered_owners(account: Account, chosen: str | None) -> gr.Dropdown:
-    """Under which names somebody may publish; what is chosen stays where it is one of them."""
-    kept = chosen if chosen in account.owners else next(iter(account.owners), None)
-    return gr.Dropdown(list(account.owners), value=kept)
+    """Under which names somebody may publish.
+
+    What is chosen stays where it is one of them, also what was chosen after this was asked: nothing is said of it then.
+    """
+    if chosen in account.owners:
+        return gr.Dropdown(list(account.owners))
+    return gr.Dropdown(list(account.owners), value=next(iter(account.owners), None))
 
 
 def introduced(account: Account, *, of_computer: bool) -> str:

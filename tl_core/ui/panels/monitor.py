@@ -171,7 +171,9 @@ def bind(panel: MonitorPanel, session: Session) -> None:
         return look_again(run_id, Seen(), token) if run_id else placed(blank())
 
     def tick(run_id: str, seen: str, token: str | None) -> dict[Any, Any]:
-        return {panel.notice: gr.skip(), **look_again(run_id, Seen.parse(seen), token)}  # what a button has said stays
+        changes = look_again(run_id, Seen.parse(seen), token)
+        # This may be shown late, after a button has ended the run and the clock: the next tick puts it right.
+        return {panel.timer: gr.Timer(active=True), **changes} if panel.seen in changes else changes
 
     def look_again(run_id: str, seen: Seen, token: str | None) -> dict[Any, Any]:
         try:
@@ -202,7 +204,7 @@ def bind(panel: MonitorPanel, session: Session) -> None:
     outputs = [*shown, session.finished]
     view = partial(listen, notice=panel.notice, kind="view")
     view([session.ready.change, session.run.change], open_run, inputs=[session.run, session.token], outputs=shown)
-    view(panel.timer.tick, tick, inputs=scratch, outputs=outputs, trigger_mode="once")
+    view(panel.timer.tick, tick, inputs=scratch, outputs=outputs, trigger_mode="once", asked=False)
     control = partial(listen, inputs=scratch, outputs=outputs, notice=panel.notice, kind="control")
     control(panel.stop.click, stop, api_name="stop_run")
     control(panel.stop_now.click, stop_now)

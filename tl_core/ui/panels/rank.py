@@ -111,8 +111,8 @@ def bind(panel: RankPanel, session: Session, model: gr.Dropdown, seed: gr.Number
         return {model: word, panel.notice: notice(f"The training will begin from {word}.")}
 
     view = partial(listen, inputs=[session.token], notice=panel.notice, kind="view")
-    view(session.ready.change, load, outputs=[panel.models])
-    view(session.finished.change, offer, outputs=[panel.models])
+    view(session.ready.change, load, outputs=[panel.models], asked=False)
+    view(session.finished.change, offer, outputs=[panel.models], asked=False)
     view(session.draft.change, forget, inputs=[], outputs=[panel.ranking])
     view(panel.ranking.click, take, outputs=[model])
     view(panel.ask.click, offer_end, inputs=[], outputs=[panel.end])

@@ -4,6 +4,7 @@ What would be sent can be looked at first; what is there already is replaced onl
 Must not know how good the model is, nor how a repository is written to.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -60,6 +61,9 @@ _TOKEN_LOOKS, _OWN_TOKEN = "hf_…", "left empty: the token of this computer"
 _SPACE_INFO = "A small page on the Hub where anybody can try the model with a picture or the camera."
 _EXAMPLES = "Show these test pictures in the demo: they become public"
 _SURE = "Nothing was sent. If you want that, press “Replace what is there”; else take another name."
+# What was said of another name is not true of this one. In the browser, for an answer that comes late would wipe out
+# what has been said since.
+_JS_UNSAY = f"""() => [{json.dumps(hint(_READY))}, "", {{"__type__": "update", "visible": false}}]"""
 _CHANGED = "What is there has changed since you looked. Nothing was sent; look at it again."
 
 
@@ -205,10 +209,6 @@ def bind(panel: SharePanel, session: Session, *opened: Any) -> None:
             panel.pasted: token_field,
         }
 
-    def unsay() -> dict[Any, Any]:
-        """What was said of another name is not true of this one."""
-        return {**unsaid, panel.plan: hint(_READY)}
-
     def offer_examples(run_id: str, token: str, space: bool) -> dict[Any, Any]:
         if not space:
             return {panel.examples: gr.Checkbox(False, visible=False), panel.pictures: ""}
@@ -301,13 +301,14 @@ def bind(panel: SharePanel, session: Session, *opened: Any) -> None:
     shown = [panel.plan, panel.said, panel.replace]
     view = partial(listen, notice=panel.notice, kind="view")
     hub = partial(listen, notice=panel.notice, kind="hub", trigger_mode="once")
-    view(changes, offer, inputs=asked, outputs=[panel.run])
+    view(changes, offer, inputs=asked, outputs=[panel.run], asked=False)
     view(panel.run.input, choose, inputs=[panel.run], outputs=[session.run])
     view(
         changes,
         show,
         inputs=[*asked, panel.shown],
         trigger_mode="always_last",
+        asked=False,
         outputs=[
             *(
                 panel.state,
@@ -331,8 +332,9 @@ def bind(panel: SharePanel, session: Session, *opened: Any) -> None:
         kind="hub",
         trigger_mode="always_last",
         show_progress="hidden",
+        asked=False,
     )
-    view([part.input for part in panel.form], unsay, outputs=shown)
+    gr.on([part.input for part in panel.form], None, outputs=shown, js=_JS_UNSAY, api_visibility="private")
     view(panel.space.input, offer_examples, inputs=[*asked, panel.space], outputs=[panel.examples, panel.pictures])
     view([panel.fold.expand], show_card, inputs=[*asked, *panel.form], outputs=[panel.card])
     hub(panel.look.click, look, inputs=[*asked, panel.pasted, *panel.form], outputs=shown)

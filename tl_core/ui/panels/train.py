@@ -245,12 +245,14 @@ def bind(panel: TrainPanel, session: Session, *opened: Any) -> None:
     view = partial(listen, notice=panel.notice, kind="view")
     images = [session.ready.change, session.draft.change]
     changes = {control: control.change for control in panel.form}
-    view([session.ready.change, session.finished.change], load, inputs=own[:1], outputs=[panel.model])
+    view([session.ready.change, session.finished.change], load, inputs=own[:1], outputs=[panel.model], asked=False)
     view(
         [*opened, session.ready.change, session.finished.change, panel.started.change],
         tell,
         inputs=own[:1],
         outputs=[panel.allowed],
+        trigger_mode="always_last",
+        asked=False,
     )
     view(panel.model.change, describe, inputs=[panel.model], outputs=[panel.about])
     view(

@@ -108,7 +108,7 @@ def bind(panel: TryPanel, session: Session) -> None:
 
     view = partial(listen, notice=panel.notice, kind="view")
     loaded = [panel.model, panel.second, panel.examples]
-    view([session.ready.change, session.finished.change], load, inputs=[session.token], outputs=loaded)
+    view([session.ready.change, session.finished.change], load, inputs=[session.token], outputs=loaded, asked=False)
     view(panel.model.change, describe, inputs=[panel.model], outputs=[panel.about])
     view(panel.examples.select, show_example, outputs=[panel.image])
     listen(
