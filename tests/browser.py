@@ -171,9 +171,11 @@ class Visitor:
         """Open another address in this browser.
 
         Gradio closes its own client when a page is left, and what is still open there then calls itself a lost
-        connection. What a page says between that and the arrival of the next is therefore not held against it.
+        connection. What a page says between that and the arrival of the next is therefore not held against it. An
+        empty page comes first, for until then a new address that a page gives itself would be taken for an arrival.
         """
         self.leaving = True
+        self.page.goto("about:blank")
         self.page.once("framenavigated", lambda _: self.arrive())
         self.page.goto(address)
 
@@ -221,6 +223,12 @@ class Visitor:
         """Put files into a component."""
         self.page.set_input_files(f"{place} input[type=file]", files)
 
+    def fill(self, place: str, words: str) -> None:
+        """Write into a component after a click, which waits until Gradio has drawn it and written there itself."""
+        field = self.page.locator(f"{place} input, {place} textarea")
+        field.click()
+        field.fill(words)
+
     def press(self, selector: str) -> None:
         """Click it once it is there and can be clicked."""
         self.page.locator(selector).first.click()
@@ -236,7 +244,7 @@ class Visitor:
         self.press("#data-shapes")
         self.see("#findings .tl-bars")
         self.press("#findings-go")
-        self.page.locator("#option-name input, #option-name textarea").fill(name)
+        self.fill("#option-name", name)
         return self.start_training()
 
     def start_training(self) -> str:

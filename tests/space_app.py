@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from asking import asking
 from browser import App, free_port, served
-from gradio_client import Client, handle_file
+from gradio_client import handle_file
 from hub_state import contents_of
 
 from tl_core.catalogue import DEFAULT_MODEL
@@ -48,11 +49,8 @@ def _package_of_spaces(folder: Path) -> Path:
 
 def ask(app: App, image: Path) -> str:
     """The answer's markup to a picture, by the model that the page begins with."""
-    client = Client(app.address, verbose=False, analytics_enabled=False)
-    try:
+    with asking(app.address) as client:
         answer, _, said = client.predict(DEFAULT_MODEL, "", handle_file(image), "", api_name="/ask")
-    finally:
-        client.close()
     assert not said
     return str(answer)
 

@@ -15,13 +15,20 @@ from browser import HOSTILE, STEPS, App, Visitor, running_app, running_browser, 
 from pictures import make_folder, picture
 
 from tl_core.catalogue import DEFAULT_MODEL
-from tl_core.ui.explanations import WAYS
+from tl_core.ui.explanations import GROUPS, WAYS
 from tl_core.ui.theme import NAME
 
 pytestmark = pytest.mark.slow
 
 
 NARROW = {"width": 390, "height": 844}  # pixels of a telephone
+# Gradio takes a toast away after ten seconds.
+COLLECT_TOASTS = """() => {
+  window.toasts = [];
+  new MutationObserver(() => {
+    document.querySelectorAll(".toast-body").forEach(toast => window.toasts.push(toast.innerText));
+  }).observe(document.body, { childList: true, subtree: true });
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +83,14 @@ def test_from_a_zip_of_photographs_to_a_model_that_transformers_loads(
         visitor.press("#findings-go")
         visitor.see("#train-plan .tl-text", re.compile(r"^About \d+ (s|min)"))
         visitor.see("#train-reasons table")
-        visitor.page.locator("#option-name input, #option-name textarea").fill(HOSTILE)
+        visitor.fill("#option-name", HOSTILE)
         visitor.page.set_viewport_size(NARROW)
         visitor.fits("Train")
         visitor.open_tab("Your images")
         visitor.fits("Your images")
         visitor.open_tab("Train")
         run = visitor.start_training()
-        visitor.see("#watch-stop")  # it works or waits: the tab is closed on a training
+        visitor.see("#watch-stop, #watch-to-results")  # the tab is closed on a training, on a slow day after it
         visitor.was_not_hacked()
 
     with visit(browser, f"{app.address}/?run={run}", shown="#watch-head") as visitor:
@@ -152,8 +159,16 @@ def test_class_boxes_are_filled_by_file_and_by_camera(visitor: Visitor, tmp_path
     visitor.was_not_hacked()
 
 
+def endless(visitor: Visitor) -> None:
+    """A training that ends only when it is stopped or killed, however slowly the page looks on."""
+    visitor.press("#train-everything button")
+    visitor.press("#train-everything button:has-text('{}')".format(GROUPS["training"][0]))
+    visitor.fill("#option-epochs", "10000")
+    visitor.fill("#option-patience", "0")
+
+
 def add_class(visitor: Visitor, name: str) -> None:
-    visitor.page.locator("#classes-name input, #classes-name textarea").fill(name)
+    visitor.fill("#classes-name", name)
     visitor.press("#classes-add")
     visitor.see("#classes-title", name)
 
@@ -164,8 +179,9 @@ def test_a_wrong_file_is_answered_with_a_sentence_where_it_was_dropped(
     for name in ("photos.zip", "note.txt", "photo.png"):
         (tmp_path / name).write_text("neither a zip nor a picture")
     visitor.see("#try-examples img")
+    visitor.page.evaluate(COLLECT_TOASTS)
     visitor.give("#try-image", tmp_path / "note.txt")
-    visitor.see(".toast-body", "note.txt")
+    visitor.page.wait_for_function("window.toasts.some(words => words.includes('note.txt'))")
     visitor.give("#try-image", tmp_path / "photo.png")
     said = visitor.see("[role=alert]:not(.toast-body)", "photo.png").inner_text()
     assert "Traceback" not in said and "fault of the app" not in said and str(app.home.parent) not in said
@@ -183,6 +199,7 @@ def test_a_training_is_stopped_resumed_and_killed_and_the_page_lives_on(visitor:
     visitor.press("#findings-go")
     visitor.page.get_by_label(WAYS["lp-ft"].name).check()
     visitor.see("#train-explanation", WAYS["lp-ft"].what[:40])
+    endless(visitor)
     run = visitor.start_training()
     visitor.see("#watch-head .tl-stage", re.compile(r"step|train|tun", re.IGNORECASE))
     visitor.press("#watch-stop")

@@ -13,7 +13,7 @@ from browser import App, Visitor, running_app, running_browser, visit
 from hub_server import Hub, Person, Repo, serve
 from patience import PATIENCE
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 # What Gradio gives to whoever signs in on a mocked Space, and the token of the machine itself, which is not to be used.
 SIGNED_IN = "mock-oauth-token-for-local-dev"
@@ -77,6 +77,12 @@ def test_who_signs_in_on_a_space_keeps_what_they_made_and_pushes_it(browser: Any
         visitor.page.locator("#share-space input").check()
         visitor.press("#share-push")
         visitor.see("#share-plan", "holds something else already")
+        visitor.see("#share-replace")
+        visitor.page.locator("#share-private input").check()
+        visitor.gone("#share-replace")  # it was said of something else
+        visitor.page.locator("#share-private input").uncheck()
+        visitor.press("#share-push")
+        visitor.see("#share-plan", "holds something else already")
         assert set(hub.repos["garden/leaves"].files) == {"README.md"}
         visitor.press("#share-replace")
         visitor.see("#share-plan", "It is on the Hub")
@@ -99,7 +105,7 @@ def test_who_is_signed_in_lets_a_training_push_when_it_is_done(browser: Any, spa
         leave(visitor, "#when-done-sign-in", "train")
         visitor.see("#when-done-who", "You are ada on the Hub")
         choose_owner(visitor, "garden", "#when-done-owner")
-        visitor.page.locator("#when-done-name input, #when-done-name textarea").fill("later")
+        visitor.fill("#when-done-name", "later")
         visitor.train_shapes("later")
         visitor.open_tab("Train")
         visitor.press("text=The same in a terminal")
@@ -123,9 +129,8 @@ def test_a_token_that_is_pasted_pushes_and_stays_nowhere(browser: Any, shared: A
         visitor.open_tab("Results")
         visitor.press("#results-share")
         visitor.see("#share-who", "There is no access token")
-        field = visitor.page.locator("#share-token input")
-        field.fill(PASTED)
-        field.blur()
+        visitor.fill("#share-token", PASTED)
+        visitor.page.locator("#share-token input").blur()
         visitor.see("#share-who", "You are grace on the Hub")
         visitor.fits("Share")
         visitor.press("#share-look")

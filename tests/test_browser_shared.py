@@ -128,7 +128,7 @@ def test_folders_are_neither_data_nor_models(app: App) -> None:
 def call(app: App, name: str, values: list[Any]) -> str:
     """The last event that an endpoint tells a client."""
     address = f"{app.address}/gradio_api/call/{name}"
-    event = httpx.post(address, json={"data": values}).json()["event_id"]
+    event = httpx.post(address, json={"data": values}, timeout=PATIENCE).json()["event_id"]
     return httpx.get(f"{address}/{event}", timeout=PATIENCE).text
 
 

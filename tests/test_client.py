@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from asking import asking
 from browser import App, running_app
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
@@ -25,9 +26,8 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
 
 @pytest.fixture
 def client(app: App, tmp_path: Path) -> Iterator[Client]:
-    client = Client(app.address, verbose=False, analytics_enabled=False, download_files=tmp_path)
-    yield client
-    client.close()
+    with asking(app.address, tmp_path) as client:
+        yield client
 
 
 def test_a_model_answers_and_two_side_by_side(client: Client, tmp_path: Path) -> None:

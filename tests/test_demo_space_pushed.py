@@ -7,9 +7,10 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, req
 from pathlib import Path
 
 import pytest
+from asking import asking
 from browser import free_port, running_browser, visit
 from demos import put_down, started, told
-from gradio_client import Client, handle_file
+from gradio_client import handle_file
 from hub_server import Person, serve
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -90,11 +91,8 @@ def closure(asked: Iterable[Requirement]) -> set[str]:
 def test_it_answers_with_its_own_requirements_alone(demo: Demo, tmp_path: Path) -> None:
     assert {"timm", "torchvision", "datasets", "sklearn"} <= demo.lacking
     picture(0.35, 5, (90, 70)).save(tmp_path / "mine.png")
-    client = Client(demo.address, verbose=False, analytics_enabled=False, download_files=tmp_path)
-    try:
+    with asking(demo.address, tmp_path) as client:
         answer, words = client.predict(handle_file(tmp_path / "mine.png"), api_name="/ask")
-    finally:
-        client.close()
     with Image.open(tmp_path / "mine.png") as image:
         expected = {row["label"]: row["score"] for row in pipeline("image-classification", str(demo.model))(image)}
     assert not words

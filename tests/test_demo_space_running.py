@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asking import asking
 from browser import free_port
 from demos import NAME, half_clear, make_demo, put_down, started, stored, told
 from gradio_client import Client, handle_file
@@ -66,9 +67,8 @@ def page(trained: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def client(page: Page, tmp_path: Path) -> Iterator[Client]:
-    client = Client(page.address, verbose=False, analytics_enabled=False, download_files=tmp_path)
-    yield client
-    client.close()
+    with asking(page.address, tmp_path) as client:
+        yield client
 
 
 def test_it_answers_as_transformers_does_with_the_weights_of_its_revision(
