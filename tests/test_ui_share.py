@@ -120,6 +120,11 @@ def test_a_token_that_is_wrong_is_a_sentence_and_is_not_repeated(handlers: Handl
 # What is sent
 
 
+def test_what_was_said_of_a_run_stays_with_it_and_goes_with_another(handlers: Handlers, run: Run) -> None:
+    assert told(handlers["share.show"](run.id, "", run.id))["notice"] == gr.skip()
+    assert told(handlers["share.show"](run.id, "", "another"))["notice"] == ""
+
+
 def test_a_push_says_where_it_is_and_empties_the_token(handlers: Handlers, run: Run, hub: Hub) -> None:
     seen = push(handlers, run.id, space=True)
     links = [each["href"] for each in Elements(seen["plan"]).all("a")]

@@ -166,7 +166,8 @@ def bind(panel: SharePanel, session: Session, *opened: Any) -> None:
 
     def show(run_id: str | None, token: str, before: str) -> dict[Any, Any]:
         """What somebody has filled in stays while it is about the same run."""
-        fresh = {**unsaid, panel.plan: hint(_READY), panel.card: "", panel.fold: gr.Accordion(open=False)}
+        closed = {panel.card: "", panel.fold: gr.Accordion(open=False)}
+        fresh = {**unsaid, **closed, panel.plan: hint(_READY), panel.notice: ""}
         nothing = {**fresh, panel.body: gr.Column(visible=False), panel.shown: ""}
         said, run, report = find_result(run_id, token, _NO_RUN)
         if run is None or report is None:
