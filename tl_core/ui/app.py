@@ -33,6 +33,8 @@ _WARMING_DELAY = 3.0
 
 def build_app() -> gr.Blocks:
     with gr.Blocks(title=theme.NAME, analytics_enabled=False, delete_cache=_CACHE_TIMES) as app:
+        # First, for Gradio describes the whole page anew whenever it is told of its queue.
+        app.queue(max_size=_MOST_WAITING, default_concurrency_limit=4)
         session, settings = build_session(), read_settings()
         with gr.Row(elem_classes=["tl-top", "tl-below-bar"] if settings.on_space else "tl-top"):
             slot(theme.header(settings.shared))
@@ -70,7 +72,6 @@ def build_app() -> gr.Blocks:
         _lead(watched.to_results.click, tabs, "results", notice)
         _lead(judged.model.share.click, tabs, SHARE, notice)
         _bind_start(app, session, tabs, notice)
-    app.queue(max_size=_MOST_WAITING, default_concurrency_limit=4)
     return app
 
 
