@@ -186,20 +186,20 @@ def measure(name: str, data: Path, folder: Path, arguments: argparse.Namespace) 
     spent = " ".join(f"{taken:.1f}" for taken, _ in firsts), " ".join(f"{parts[1] + parts[2]:.1f}" for parts in floors)
     print(f"  first runs {spent[0]} s, floors {spent[1]} s")
     print(f"  first run {first:.1f} s ({report['precision']}, {report['precision_reason']})")
-    print(f"  by stage: {_spoken_stages(report)}")
+    print(f"  by stage: {_spoken_stages(report, first)}")
     print(f"  floor {floor:.1f} s: {decoding:.1f} s decoding, {forward:.1f} s forward in {precision.label}")
     print(f"  ratio {ratio:.2f}, goal ≤ {GOALS['floor']} ({_distance(GOALS['floor'] / ratio)})")
 
     again, second = train_once(data, model_dir)
     print(f"  second run {again:.1f} s, goal ≤ {GOALS['again']} s ({_distance(GOALS['again'] / again)})")
-    print(f"  by stage: {_spoken_stages(second)}")
+    print(f"  by stage: {_spoken_stages(second, again)}")
     more = folder / f"more for {name}"
     shutil.copytree(data, more, copy_function=os.link)
     tl_core.check(str(more))  # a copy has other paths; what is measured is the ten pictures
     make_pictures(more, range(images, images + MORE))
     ten, third = train_once(more, model_dir)
     print(f"  ten more pictures {ten:.1f} s, goal ≤ {GOALS['ten more']} s ({_distance(GOALS['ten more'] / ten)})")
-    print(f"  by stage: {_spoken_stages(third)}")
+    print(f"  by stage: {_spoken_stages(third, ten)}")
 
     if arguments.epochs:
         measured = min(arguments.epochs, arguments.measured_epochs or arguments.epochs)
@@ -214,8 +214,11 @@ def measure(name: str, data: Path, folder: Path, arguments: argparse.Namespace) 
         )
 
 
-def _spoken_stages(report: dict[str, Any]) -> str:
-    return ", ".join(f"{stage} {taken:.1f} s" for stage, taken in stages_of(report).items())
+def _spoken_stages(report: dict[str, Any], seconds: float) -> str:
+    """Of a training of so many seconds: before the run was there files are checked, and features may be computed."""
+    stages = stages_of(report)
+    stages = {"before the run": seconds - sum(stages.values()), **stages}
+    return ", ".join(f"{stage} {taken:.1f} s" for stage, taken in stages.items())
 
 
 def _distance(reached: float) -> str:

@@ -88,7 +88,7 @@ def test_the_frozen_benchmark_says_how_far_each_goal_is(
     monkeypatch.setenv("TL_HOME", str(tmp_path))  # put back afterwards, for the benchmark has homes of its own
     frozen.main()
     said = capsys.readouterr().out
-    for wanted in ("torch", "imports", "floor", "ratio", "second run", "ten more pictures", "by stage: opening"):
+    for wanted in ("torch", "imports", "floor", "ratio", "second run", "ten more pictures", "by stage: before the run"):
         assert wanted in said
     assert said.count("goal") == 3
 

@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from tl_core import catalogue, hub
 from tl_core.config import TrainConfig
@@ -20,8 +20,12 @@ from tl_core.pins import NO_PINS, Pins
 from tl_core.runs import RESUMABLE_STATES, Run, find_run
 from tl_core.settings import Settings
 
+if TYPE_CHECKING:  # it decodes, which not every word needs
+    from tl_core.images.scan import Invitation
+
 Ticker = Callable[[str, int, int], None]  # (what is being done, steps done, steps in all)
 CHECKING = "checking the images"
+GOING_THROUGH = "going through the images"
 UNPACKING = "unpacking, MB"
 MEGABYTE = 1_000_000
 
@@ -46,8 +50,12 @@ def open_data(
     image_column: str | None = None,
     label_column: str | None = None,
     ticker: Ticker | None = None,
+    invite: "Invitation | None" = None,
 ) -> Collection:
-    """List and verify DATA, telling `ticker` how far it is. Raises DataError or HubError; nothing is half-written."""
+    """List and verify DATA, telling `ticker` how far it is; `invite` is asked who looks on while files are decoded.
+
+    Raises DataError or HubError; nothing is half-written.
+    """
     from tl_core.images.intake import open_collection
 
     local, notes = data, []
@@ -59,7 +67,8 @@ def open_data(
         settings,
         image_column=image_column,
         label_column=label_column,
-        progress=ticker and functools.partial(ticker, CHECKING),
+        progress=ticker and functools.partial(ticker, CHECKING if invite is None else GOING_THROUGH),
+        invite=invite,
         unpacking=ticker and (lambda done, total: ticker(UNPACKING, done // MEGABYTE, total // MEGABYTE)),
     )
     path = existing_path(data)
@@ -86,12 +95,21 @@ def open_configured(
     ticker: Ticker | None = None,
     accept: Callable[[dict[str, Any]], None] | None = None,
     pins: Pins = NO_PINS,
+    invite: "Callable[[ModelSource], Invitation | None] | None" = None,
 ) -> Named:
-    """Whatever a configuration names, the models first and at their `pins`. Raises as `open_model` and `open_data`."""
+    """Whatever a configuration names, the models first and at their `pins`. Raises as `open_model` and `open_data`.
+
+    `invite` says, for the backbone, who looks on while files are decoded.
+    """
     source = open_model(config.model, settings, weights=config.needs_weights, accept=accept, revision=pins.model)
     teacher = open_model(config.teacher, settings, accept=accept, revision=pins.teacher) if config.teacher else None
     collection = open_data(
-        config.data, settings, image_column=config.image_column, label_column=config.label_column, ticker=ticker
+        config.data,
+        settings,
+        image_column=config.image_column,
+        label_column=config.label_column,
+        ticker=ticker,
+        invite=invite and invite(source),
     )
     return Named(source, collection, teacher)
 

@@ -61,8 +61,9 @@ def preview(config: TrainConfig | Mapping[str, Any], *, ticker: Ticker | None = 
     config = parsed(config, {})
     source = model_at_hand(config.model, settings, weights=config.needs_weights)
     teacher = model_at_hand(config.teacher, settings) if config.teacher else None
-    columns = {"image_column": config.image_column, "label_column": config.label_column}
-    collection = open_data(config.data, settings, **columns, ticker=ticker)
+    collection = open_data(
+        config.data, settings, image_column=config.image_column, label_column=config.label_column, ticker=ticker
+    )
     from tl_core.ml.libraries import load_libraries
 
     load_libraries()

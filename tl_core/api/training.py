@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tl_core.api.on_the_way import OnTheWay
 from tl_core.api.words import open_words, parsed
 from tl_core.config import TrainConfig
 from tl_core.files import writing_to_home
@@ -41,14 +42,21 @@ def train(
     begun = time.perf_counter()
     config = parsed(config, options)
     token = check_delivery(config, token, settings)
-    config, named = open_words(config, settings, ticker)
+    on_the_way = OnTheWay(config, settings)
+    config, named = open_words(config, settings, ticker, on_the_way.invite)
     from tl_core.ml.libraries import load_libraries
 
     load_libraries()
     from tl_core.ml.inputs import make_inputs
     from tl_core.ml.worker import work
 
-    inputs = make_inputs(config, *named, seconds=time.perf_counter() - begun)
+    inputs = make_inputs(
+        config,
+        *named,
+        seconds=time.perf_counter() - begun,
+        backbone=on_the_way.backbone,
+        precision=on_the_way.precision,
+    )
     run = _made(config, named, settings)
     return work(run, settings, echo=echo, ticker=ticker, inputs=inputs, token=token)
 

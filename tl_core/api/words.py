@@ -1,14 +1,17 @@
 """What the words of a call mean: a configuration, the models and images that it names. Must not know what is asked."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tl_core.config import TrainConfig
 from tl_core.errors import HubError
 from tl_core.settings import Settings
 from tl_core.sources import ModelSource, Named, Ticker, open_configured, open_model
+
+if TYPE_CHECKING:  # it decodes, which not every word needs
+    from tl_core.images.scan import Invitation
 
 
 def parsed(config: TrainConfig | Mapping[str, Any] | str | Path | None, options: Mapping[str, Any]) -> TrainConfig:
@@ -19,10 +22,15 @@ def parsed(config: TrainConfig | Mapping[str, Any] | str | Path | None, options:
     return TrainConfig.parse({**(config or {}), **options})
 
 
-def open_words(config: TrainConfig, settings: Settings, ticker: Ticker | None) -> tuple[TrainConfig, Named]:
+def open_words(
+    config: TrainConfig,
+    settings: Settings,
+    ticker: Ticker | None,
+    invite: "Callable[[ModelSource], Invitation | None] | None" = None,
+) -> tuple[TrainConfig, Named]:
     """What a configuration names, and the same configuration in words that stay true: absolute paths, and a run's id
-    for `last`."""
-    named = open_configured(config, settings, ticker, accept)
+    for `last`. `invite` as for `open_configured`."""
+    named = open_configured(config, settings, ticker, accept, invite=invite)
     teacher = named.teacher.named if named.teacher else None
     return config.with_words(data=named.collection.source, model=named.source.named, teacher=teacher), named
 

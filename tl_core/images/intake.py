@@ -16,7 +16,7 @@ from tl_core.images.collection import TRAIN, Collection, Listed, Picture, Skippe
 from tl_core.images.decode import DARK, readable_extensions
 from tl_core.images.listing import ARCHIVE_EXTENSIONS, Listing, class_folders, list_folder, unwrapped, walk
 from tl_core.images.samples import SAMPLE_PREFIX, sample_folder
-from tl_core.images.scan import verify
+from tl_core.images.scan import Invitation, verify
 from tl_core.images.table_choice import Part, table_parts
 from tl_core.images.table_files import TABLE_EXTENSIONS
 from tl_core.images.tables import list_table
@@ -33,12 +33,14 @@ def open_collection(
     label_column: str | None = None,
     progress: Callable[[int, int], None] | None = None,
     unpacking: Callable[[int, int], None] | None = None,
+    invite: Invitation | None = None,
 ) -> Collection:
     """Read `data`: `sample:NAME`, a folder, a zip archive, a table, or a folder with a table, its shards or archives.
 
     The columns count for tables only. `progress(done, total)` tells of the files verified, `unpacking(done, total)` of
-    the bytes written before. Raises DataError when there is no such data, when it is not arranged as classes, and when
-    fewer than two classes have a readable picture; what was unpacked for it is removed then.
+    the bytes written before; `invite` is asked who looks on while files are decoded. Raises DataError when there is no
+    such data, when it is not arranged as classes, and when fewer than two classes have a readable picture; what was
+    unpacked for it is removed then.
     """
     job = Unpacking(unpacking)
     try:
@@ -47,7 +49,7 @@ def open_collection(
         labels = {file.label for file in files}
         if len(labels) == 1:
             raise DataError(f"{data} holds only one class, {labels.pop()!r}; two are needed to tell apart")
-        pictures, broken, notes = verify(files, settings, progress)
+        pictures, broken, notes = verify(files, settings, progress, invite)
         skipped = listing.skipped + broken
         pictures = _with_training_images(pictures, skipped)
         if len({picture.split for picture in pictures}) == 1:  # a lone split divides nothing

@@ -11,6 +11,9 @@ from PIL import Image
 
 from tl_core.images.collection import GREY_SIDE
 
+# A picture is decoded with a shorter side of so many pixels where it has more. Looks need an eighth of it; from so many
+# a backbone of up to 256 pixels finds what it needs as well, so that one decode does for both.
+LEAST_SIDE = 512
 _SIDE = 32
 _KEPT = 8
 _FLAT = 1e-3  # a DCT coefficient below this many grey levels is rounding, not a pattern
@@ -29,8 +32,8 @@ _BIT_VALUES = (1 << np.arange(_KEPT * _KEPT, dtype=np.uint64))[::-1]
 
 
 def least_size(width: int, height: int) -> tuple[int, int]:
-    """(width, height) at which looks can be told of a picture that has so much: a decoder may leave out the rest."""
-    least = 2 * _SIDE / min(width, height)
+    """(width, height) at which it is enough to decode a picture that has so much: a decoder may leave out the rest."""
+    least = LEAST_SIDE / min(width, height)
     return (width, height) if least >= 1 else (math.ceil(width * least), math.ceil(height * least))
 
 

@@ -1,7 +1,8 @@
 """Verification: every listed file is opened, decoded to its last row and described, once.
 
 Threads suffice: Pillow lets go of Python's lock while it decodes. A JPEG is decoded at a part of its size, to its last
-row all the same. Must not know: where the list came from.
+row all the same. What else wants the pixels may look on (`Onlooker`), so that nothing is decoded twice. Must not know:
+where the list came from, what an onlooker makes of pictures.
 """
 
 import errno
@@ -10,14 +11,16 @@ import io
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
+from typing import Any, Protocol
 
 from tl_core.errors import DataError
 from tl_core.files import writing_to_home
 from tl_core.images.collection import Listed, Picture, Skipped
-from tl_core.images.decode import decode
+from tl_core.images.decode import Decoded, decode
 from tl_core.images.looks import describe_looks, least_size
 from tl_core.images.verified import FILE_NAME, Facts, Stamp, VerifiedFiles
 from tl_core.settings import Settings
@@ -35,14 +38,37 @@ _READ_WHOLE_BYTES = 64 * 1024**2
 _DIGEST_BYTES = 16
 
 
+class Onlooker(Protocol):
+    """What else is made of pictures while they are decoded, a portion at a time."""
+
+    def threads(self) -> AbstractContextManager[Executor]:
+        """Threads to decode and compute in."""
+
+    def place(self, decoded: Decoded) -> Any:
+        """What `compute` needs of a picture, None where there is nothing to compute; in any of the threads."""
+
+    def compute(self, placed: dict[str, Any]) -> Any:
+        """What is made of pictures, by digest; in any of the threads."""
+
+    def keep(self, computed: Any) -> None:
+        """Take what was made, in the thread that called `verify`."""
+
+
+# Of all files, and how many of them are to be decoded: who looks on meanwhile, if anybody does.
+Invitation = Callable[[Sequence[Listed], int], AbstractContextManager[Onlooker | None]]
+
+
 def verify(
-    listed: Sequence[Listed], settings: Settings, progress: Progress | None = None
+    listed: Sequence[Listed],
+    settings: Settings,
+    progress: Progress | None = None,
+    invite: Invitation | None = None,
 ) -> tuple[list[Picture], list[Skipped], list[str]]:
     """Decode and describe each file: the pictures, the files left out with reasons, and notes; the order is kept.
 
     What is known of an unchanged file is taken from `settings.cache_dir`. Files of more than `settings.max_pixels`
-    pixels are left out undecoded. `progress(done, total)` is called from the calling thread. Raises JobError where
-    `settings.home` cannot be written.
+    pixels are left out undecoded. `progress(done, total)` is called from the calling thread, and `invite` where files
+    have to be decoded. Raises JobError where `settings.home` cannot be written, and what an onlooker raises.
     """
     with writing_to_home(settings):
         settings.cache_dir.mkdir(parents=True, exist_ok=True)
@@ -66,19 +92,21 @@ def verify(
         if progress is not None:
             progress(len(results), len(listed))
         fresh: list[tuple[Path, Stamp, Facts]] = []
+        invited = invite(listed, len(todo)) if invite is not None and todo else nullcontext()
         try:
-            for index, outcome in _in_threads([(index, listed[index].path) for index in todo], settings):
-                file = listed[index]
-                if isinstance(outcome, Facts):
-                    results[index] = _picture(file, outcome)
-                    fresh.append((file.path, stamps[index], outcome))
-                else:
-                    results[index] = Skipped(file.name, outcome)
-                if len(fresh) >= _TRANSACTION:
-                    cache.remember(fresh)
-                    fresh.clear()
-                if progress is not None:
-                    progress(len(results), len(listed))
+            with invited as onlooker:
+                for index, outcome in _in_threads([(index, listed[index].path) for index in todo], settings, onlooker):
+                    file = listed[index]
+                    if isinstance(outcome, Facts):
+                        results[index] = _picture(file, outcome)
+                        fresh.append((file.path, stamps[index], outcome))
+                    else:
+                        results[index] = Skipped(file.name, outcome)
+                    if len(fresh) >= _TRANSACTION:
+                        cache.remember(fresh)
+                        fresh.clear()
+                    if progress is not None:
+                        progress(len(results), len(listed))
         finally:  # also when interrupted: what is done need not be done again
             cache.remember(fresh)
     in_order = [results[index] for index in range(len(listed))]
@@ -96,27 +124,43 @@ def _picture(file: Listed, facts: Facts) -> Picture:
     return Picture(file.path, file.name, file.label, file.split, **facts._asdict())
 
 
-def _in_threads(files: list[tuple[int, Path]], settings: Settings) -> Iterator[tuple[int, Facts | str]]:
+def _in_threads(
+    files: list[tuple[int, Path]], settings: Settings, onlooker: Onlooker | None
+) -> Iterator[tuple[int, Facts | str]]:
     """Facts, or why there are none, for each numbered file, in order."""
     portions = (files[start : start + _PORTION] for start in range(0, len(files), _PORTION))
-    threads = ThreadPoolExecutor(settings.workers, thread_name_prefix="verify")
-    try:
-        under_way: deque[Future[list[tuple[int, Facts | str]]]] = deque()
-        for portion in islice(portions, settings.workers * _PORTIONS_AHEAD):
-            under_way.append(threads.submit(_examine_portion, portion, settings.max_pixels))
-        while under_way:
-            yield from under_way.popleft().result()
-            for portion in islice(portions, 1):
-                under_way.append(threads.submit(_examine_portion, portion, settings.max_pixels))
-    finally:
-        threads.shutdown(cancel_futures=True)
+    with ThreadPoolExecutor(settings.workers, "verify") if onlooker is None else onlooker.threads() as threads:
+        under_way: deque[Future[Examined]] = deque()
+        try:
+            for portion in islice(portions, settings.workers * _PORTIONS_AHEAD):
+                under_way.append(threads.submit(_examine_portion, portion, settings.max_pixels, onlooker))
+            while under_way:
+                found, computed = under_way.popleft().result()
+                if onlooker is not None:
+                    onlooker.keep(computed)
+                yield from found
+                for portion in islice(portions, 1):
+                    under_way.append(threads.submit(_examine_portion, portion, settings.max_pixels, onlooker))
+        finally:
+            threads.shutdown(cancel_futures=True)
 
 
-def _examine_portion(files: list[tuple[int, Path]], max_pixels: int) -> list[tuple[int, Facts | str]]:
-    return [(index, _examine(path, max_pixels)) for index, path in files]
+# Facts of numbered files, or why there are none; and what an onlooker has made of them.
+Examined = tuple[list[tuple[int, Facts | str]], Any]
 
 
-def _examine(path: Path, max_pixels: int) -> Facts | str:
+def _examine_portion(files: list[tuple[int, Path]], max_pixels: int, onlooker: Onlooker | None) -> Examined:
+    found: list[tuple[int, Facts | str]] = []
+    placed: dict[str, Any] = {}
+    for index, path in files:
+        facts, decoded = _examine(path, max_pixels)
+        found.append((index, facts))
+        if onlooker is not None and decoded is not None and isinstance(facts, Facts):
+            placed[facts.digest] = onlooker.place(decoded)
+    return found, onlooker.compute(placed) if onlooker is not None else None
+
+
+def _examine(path: Path, max_pixels: int) -> tuple[Facts | str, Decoded | None]:
     try:
         with path.open("rb") as stream:
             if os.fstat(stream.fileno()).st_size <= _READ_WHOLE_BYTES:
@@ -129,8 +173,8 @@ def _examine(path: Path, max_pixels: int) -> Facts | str:
                 stream.seek(0)
                 decoded = decode(stream, max_pixels, least_size)
     except DataError as error:
-        return error.message
+        return error.message, None
     except OSError as error:
-        return f"cannot be opened: {error.strerror or error}"
+        return f"cannot be opened: {error.strerror or error}", None
     phash, grey = describe_looks(decoded.image, decoded.covered)
-    return Facts(*decoded.size, decoded.mode, digest, phash, grey, decoded.special)
+    return Facts(*decoded.size, decoded.mode, digest, phash, grey, decoded.special), decoded

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import PIL
 
 # To be raised whenever decoding, hashing or the table changes; another Pillow may read a file differently, too.
-_LAYOUT = 4
+_LAYOUT = 5
 VERSION = f"{_LAYOUT}, Pillow {PIL.__version__}"
 FILE_NAME = "verified.sqlite"
 _PATHS_PER_QUERY = 500

@@ -145,7 +145,7 @@ class BackbonePass:
     varied: bool = False
     exact: bool = False
 
-    def _begin(self) -> tuple[Callable[[Any], Any], Callable[[list[Any]], np.ndarray]]:
+    def begin(self) -> tuple[Callable[[Any], Any], Callable[[list[Any]], np.ndarray]]:
         """Put the model where it computes; what reads a picture and what encodes those that were, in any thread.
 
         A copy of it computes, which is gone with what encodes; one that is to be exact keeps its norms, as `predict`'s.
@@ -165,7 +165,7 @@ class BackbonePass:
 
     def encoder(self) -> Encoder[Any]:
         """What computes batches, ready to begin."""
-        load, encode = self._begin()
+        load, encode = self.begin()
 
         def work(batch: Sequence[Any]) -> np.ndarray:
             return encode([load(picture) for picture in batch])

@@ -40,10 +40,16 @@ def train_frozen(
     config: TrainConfig,
     settings: Settings,
     recorder: Recorder,
+    precision: Precision | None = None,
 ) -> Outcome:
-    """Compute features, fit a head, write it into `backbone.model`. Raises StopRequested, ModelError, DataError."""
+    """Compute features, fit a head, write it into `backbone.model`. Raises StopRequested, ModelError, DataError.
+
+    `precision` is what features were computed in already, None where there are none of this run's.
+    """
     begun = time.perf_counter()
-    precision = choose_precision(config, backbone, len(collection.pictures), settings, recorder.run.dir)
+    precision = choose_precision(
+        config, backbone, len(collection.pictures), settings, recorder.run.dir, chosen=precision
+    )
     head = linear_head(backbone)
     features = backbone_features(backbone, head, collection.pictures, precision, settings, recorder)
     varied = None
@@ -102,13 +108,19 @@ def _describe_head(backbone: Backbone, head: nn.Linear, fitted: LinearHead) -> s
 
 
 def choose_precision(
-    config: TrainConfig, backbone: Backbone, pictures: int, settings: Settings, run_dir: Path | None = None
+    config: TrainConfig,
+    backbone: Backbone,
+    pictures: int,
+    settings: Settings,
+    run_dir: Path | None = None,
+    *,
+    chosen: Precision | None = None,
 ) -> Precision:
     """The precision to compute features of so many pictures in. Raises ConfigError.
 
     What is measured is remembered for this backbone on this machine: measuring again could choose another number
     format, in which the stored features are of no use. What was chosen for the run in `run_dir` stays with it: whether
-    a job is long enough to measure for is a matter of time as well.
+    a job is long enough to measure for is a matter of time as well. So does what was `chosen` before there was a run.
     """
     device = current_device()
     model = backbone.model.to(device)
@@ -117,7 +129,9 @@ def choose_precision(
     kept = run_dir / "precision.json" if run_dir is not None else None
     if config.precision != "auto":
         return choose_forward_precision(config.precision, model, backbone.input_size, pictures, device)
-    chosen = _recall(kept, here) if kept is not None else None
+    before = _recall(kept, here) if kept is not None else None
+    if before is not None:
+        return before
     if chosen is None:
         known = _recall(remembered, here)
         threads = threads_side_by_side()
@@ -130,8 +144,8 @@ def choose_precision(
             with suppress(OSError):  # then it is measured again
                 remembered.parent.mkdir(parents=True, exist_ok=True)
                 write_json(remembered, {**asdict(chosen), "circumstances": here})
-        if kept is not None:
-            write_json(kept, {**asdict(chosen), "circumstances": here})
+    if kept is not None:
+        write_json(kept, {**asdict(chosen), "circumstances": here})
     return chosen
 
 

@@ -3,6 +3,7 @@
 Must not know strategies beyond what they ask of pictures and backbones, nor runs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tl_core.config import AUTO, TrainConfig
@@ -13,7 +14,7 @@ from tl_core.images.splits import Division, divide
 from tl_core.ml.backbone import Backbone, linear_head, load_backbone
 from tl_core.ml.distillation import Teacher, load_teacher
 from tl_core.ml.machine import current_device
-from tl_core.ml.precision import checked_precision
+from tl_core.ml.precision import Precision, checked_precision
 from tl_core.sources import ModelSource
 
 
@@ -28,6 +29,7 @@ class Inputs:
     backbone: Backbone
     teacher: Teacher | None = None
     seconds: float = 0.0  # spent on finding and verifying before the run began
+    precision: Precision | None = None  # of features, where some were computed meanwhile
 
 
 def make_inputs(
@@ -37,14 +39,18 @@ def make_inputs(
     teacher: ModelSource | None = None,
     *,
     seconds: float = 0.0,
+    backbone: Backbone | None = None,
+    precision: Precision | None = None,
 ) -> Inputs:
     """Load the backbone and its teacher, divide the pictures, and check what is wanted of this machine; writes nothing.
 
-    Raises ModelError, ConfigError or DataError.
+    A `backbone` that is loaded already is taken where it is for the classes that are there, and the `precision` that
+    was chosen for it. Raises ModelError, ConfigError or DataError.
     """
     if config.precision != "auto":
         checked_precision(config.precision, current_device())
-    backbone = _load(config, source, collection)
+    if backbone is None or backbone.labels != collection.classes:
+        backbone = load_for(config, source, collection.classes)
     taught_by = load_teacher(teacher, backbone, config.teacher_weight) if teacher is not None else None
     duplicates = find_duplicates(collection.pictures)
     division = _divide(config, collection, duplicates)
@@ -53,20 +59,21 @@ def make_inputs(
             f"no class of {collection.source} has a second image, so that nothing is left to test on; "
             "add images, at least two for some classes and better twenty for each"
         )
-    return Inputs(source, collection, duplicates, division, backbone, taught_by, seconds)
+    return Inputs(source, collection, duplicates, division, backbone, taught_by, seconds, precision)
 
 
 def settle_inputs(inputs: Inputs, config: TrainConfig) -> Inputs:
     """The same inputs for a configuration whose strategy has been chosen since. Raises ModelError."""
     division = _divide(config, inputs.collection, inputs.duplicates)
-    backbone = _load(config, inputs.source, inputs.collection)
+    backbone = load_for(config, inputs.source, inputs.collection.classes)
     return replace(inputs, backbone=backbone, division=division, teacher=inputs.teacher if config.teacher else None)
 
 
-def _load(config: TrainConfig, source: ModelSource, collection: Collection) -> Backbone:
+def load_for(config: TrainConfig, source: ModelSource, classes: Sequence[str]) -> Backbone:
+    """The backbone as a configuration wants it. Raises ModelError."""
     backbone = load_backbone(
         source,
-        collection.classes,
+        classes,
         image_size=config.image_size,
         pretrained=config.needs_weights,
         seed=config.seed,

@@ -100,7 +100,9 @@ def train(config: TrainConfig, settings: Settings, recorder: Recorder, inputs: I
         )
         outcome = finetuning.run()
     else:
-        outcome = train_frozen(backbone, inputs.collection, alike, division, config, settings, recorder)
+        outcome = train_frozen(
+            backbone, inputs.collection, alike, division, config, settings, recorder, inputs.precision
+        )
 
     recorder.stage("saving the model")
     fresh = recorder.run.dir / "model.new"
