@@ -14,6 +14,7 @@ from PIL import Image
 from transformers import ViTImageProcessor
 
 from tl_core import api
+from tl_core.api.on_the_way import LEAST_PICTURES, OnTheWay
 from tl_core.config import TrainConfig
 from tl_core.errors import JobError
 from tl_core.images import scan
@@ -21,10 +22,10 @@ from tl_core.images.collection import Listed
 from tl_core.images.decode import decode
 from tl_core.images.intake import open_collection
 from tl_core.images.looks import LEAST_SIDE, least_size
-from tl_core.ml import onlooking, pixels
+from tl_core.ml import backbone_pass, onlooking, pixels
 from tl_core.ml.backbone_pass import features_key
 from tl_core.ml.feature_store import missing_features
-from tl_core.ml.onlooking import LEAST_PICTURES, look_on
+from tl_core.ml.onlooking import Onlooking
 from tl_core.ml.pixels import PixelReader
 from tl_core.settings import Settings
 
@@ -49,6 +50,7 @@ class Decodes:
 @pytest.fixture(autouse=True)
 def two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onlooking, "threads_side_by_side", lambda: 2)
+    monkeypatch.setattr(backbone_pass, "threads_side_by_side", lambda: 2)  # batches of as many
 
 
 @pytest.fixture
@@ -64,10 +66,9 @@ def model(tmp_path: Path) -> str:
 def test_each_picture_is_decoded_once(tmp_path: Path, model: str, decodes: Decodes) -> None:
     photos = make_folder(tmp_path / "photos", {"a": 40, "b": 40}, size=(96, 80))
     (photos / "a" / "broken.jpg").write_bytes((photos / "a" / "001.jpg").read_bytes()[:700])
-    told: list[str] = []
-    report = api.train(data=str(photos), model=model, ticker=lambda what, done, total: told.append(what))
+    report = api.train(data=str(photos), model=model)
     assert (decodes.verifying, decodes.computing) == (81, 0)
-    assert told[0] == "going through the images"
+    assert 0 < report["seconds"]["features"] < report["seconds"]["total"]
     assert [left_out["file"] for left_out in report["data"]["skipped"]] == ["a/broken.jpg"]
 
 
@@ -82,21 +83,25 @@ def test_features_are_the_same_whoever_has_decoded(
     later = api.train(data=photos, model=model)
     assert decodes.computing == 80
     assert later["predictions"] == at_once["predictions"] and later["training"] == at_once["training"]
-    assert later["precision_reason"].split()[-1] == at_once["precision_reason"].split()[-1]
+    assert later["precision"] == at_once["precision"]
 
 
-def test_few_pictures_and_other_strategies_are_verified_first(tmp_path: Path, model: str, decodes: Decodes) -> None:
+def test_few_pictures_are_verified_first(tmp_path: Path, model: str, decodes: Decodes) -> None:
     few = make_folder(tmp_path / "few", {"a": LEAST_PICTURES // 2 - 1, "b": LEAST_PICTURES // 2})
     api.train(data=str(few), model=model)
     assert decodes.computing == LEAST_PICTURES - 1
-    decodes.computing = 0
-    more = make_folder(tmp_path / "more", {"a": 40, "b": 40}, seed=1)
-    api.train(data=str(more), model=model, strategy="lp-ft", max_steps=1)
-    assert decodes.computing > 0
 
 
-@pytest.mark.parametrize(("name", "value"), [("MOST_PICTURES", 79), ("threads_side_by_side", lambda: 1)])
-def test_many_pictures_and_a_single_thread_are_left_to_the_run(
+@pytest.mark.parametrize("strategy", ["lp-ft", "full", "auto", "scratch"])
+def test_nobody_looks_on_for_another_strategy(tmp_path: Path, settings: Settings, strategy: str) -> None:
+    source = save_resnet(tmp_path / "model")
+    frozen = TrainConfig.parse({"data": "x"})
+    assert OnTheWay(frozen, settings).invite(source) is not None
+    assert OnTheWay(frozen.model_copy(update={"strategy": strategy}), settings).invite(source) is None
+
+
+@pytest.mark.parametrize(("name", "value"), [("MOST_SECONDS", 0.0), ("threads_side_by_side", lambda: 1)])
+def test_what_takes_long_and_a_single_thread_are_left_to_the_run(
     tmp_path: Path, model: str, decodes: Decodes, monkeypatch: pytest.MonkeyPatch, name: str, value: object
 ) -> None:
     monkeypatch.setattr(onlooking, name, value)
@@ -118,19 +123,24 @@ def test_a_class_without_a_readable_picture_costs_no_feature(tmp_path: Path, mod
 def test_values_that_are_not_finite_are_not_kept(tmp_path: Path, settings: Settings) -> None:
     config = TrainConfig.parse({"data": "x", "model": str(tmp_path / "model")})
     listed = [Listed(tmp_path / f"{label}.png", f"{label}.png", label) for label in "ab"]
-    with look_on(config, save_resnet(tmp_path / "model"), listed, settings) as onlooker:
+    looking = Onlooking(config, save_resnet(tmp_path / "model"), settings)
+    with looking.look_on(listed, 2) as onlooker:
+        assert onlooker is not None
         onlooker.keep((["one", "two"], np.array([[1.0, 2.0], [np.nan, 3.0]], np.float32)))
         onlooker.keep((["three"], np.array([[4.0, np.inf]], np.float32)))
         onlooker.keep(onlooker.compute({}))
-        key = features_key(onlooker.backbone, onlooker.precision)
-    assert onlooker.backbone.labels == ["a", "b"]
+    assert looking.backbone is not None and looking.prepared is not None
+    assert looking.backbone.labels == ["a", "b"]
+    key = features_key(looking.backbone, looking.prepared.precision)
     assert missing_features(settings.features_dir, key, ["one", "two", "three"]) == ["two", "three"]
 
 
-def test_what_an_onlooker_meets_ends_verification(tmp_path: Path, settings: Settings) -> None:
+def test_an_onlooker_may_end_verification_and_what_was_done_is_kept(tmp_path: Path, settings: Settings) -> None:
     photos = make_folder(tmp_path / "photos", {"a": 5, "b": 5})
 
     class Refusing:
+        portion, workers = 4, 2
+
         def threads(self):
             return ThreadPoolExecutor(2)
 
@@ -138,18 +148,26 @@ def test_what_an_onlooker_meets_ends_verification(tmp_path: Path, settings: Sett
             return decoded.size
 
         def compute(self, placed):
-            raise JobError(f"{len(placed)} are too many")
+            if len(placed) < 4:
+                raise JobError("too few")
+            return len(placed)
 
         def keep(self, computed):
-            raise AssertionError("nothing was computed")
+            kept.append(computed)
 
     @contextmanager
     def invite(listed, fresh):
-        assert len(listed) == fresh == 10
+        asked.append((len(listed), fresh))
         yield Refusing()
 
-    with pytest.raises(JobError, match="10 are too many"):
+    kept: list[int] = []
+    asked: list[tuple[int, int]] = []
+    with pytest.raises(JobError, match="too few"):
         open_collection(str(photos), settings, invite=invite)
+    assert kept == [4, 4]
+    with pytest.raises(JobError, match="too few"):
+        open_collection(str(photos), settings, invite=invite)
+    assert asked == [(10, 10), (10, 2)]  # what was verified before that need not be again
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])

@@ -25,7 +25,6 @@ if TYPE_CHECKING:  # it decodes, which not every word needs
 
 Ticker = Callable[[str, int, int], None]  # (what is being done, steps done, steps in all)
 CHECKING = "checking the images"
-GOING_THROUGH = "going through the images"
 UNPACKING = "unpacking, MB"
 MEGABYTE = 1_000_000
 
@@ -54,7 +53,7 @@ def open_data(
 ) -> Collection:
     """List and verify DATA, telling `ticker` how far it is; `invite` is asked who looks on while files are decoded.
 
-    Raises DataError or HubError; nothing is half-written.
+    Raises DataError or HubError, and what who looks on raises; nothing is half-written.
     """
     from tl_core.images.intake import open_collection
 
@@ -67,7 +66,7 @@ def open_data(
         settings,
         image_column=image_column,
         label_column=label_column,
-        progress=ticker and functools.partial(ticker, CHECKING if invite is None else GOING_THROUGH),
+        progress=ticker and functools.partial(ticker, CHECKING),
         invite=invite,
         unpacking=ticker and (lambda done, total: ticker(UNPACKING, done // MEGABYTE, total // MEGABYTE)),
     )
@@ -99,7 +98,7 @@ def open_configured(
 ) -> Named:
     """Whatever a configuration names, the models first and at their `pins`. Raises as `open_model` and `open_data`.
 
-    `invite` says, for the backbone, who looks on while files are decoded.
+    `invite` says for the backbone who looks on while files are decoded.
     """
     source = open_model(config.model, settings, weights=config.needs_weights, accept=accept, revision=pins.model)
     teacher = open_model(config.teacher, settings, accept=accept, revision=pins.teacher) if config.teacher else None

@@ -1,6 +1,6 @@
 """What a frozen training makes ready while its images are checked, before there is a run.
 
-Must not know what is computed, nor load what computes before there is something to compute.
+Must not know what is computed, nor load what computes where there is nothing to compute.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,17 +16,20 @@ from tl_core.sources import ModelSource
 if TYPE_CHECKING:
     from tl_core.images.scan import Invitation, Onlooker
     from tl_core.ml.backbone import Backbone
-    from tl_core.ml.precision import Precision
+    from tl_core.ml.inputs import Prepared
+
+# Fewer pictures are decoded twice in less time than it takes to get ready.
+LEAST_PICTURES = 64
 
 
 class OnTheWay:
-    """`backbone` and the `precision` of its features are None where nothing was computed on the way."""
+    """`backbone` and `prepared` are what `make_inputs` takes, None where nothing was made ready."""
 
     def __init__(self, config: TrainConfig, settings: Settings) -> None:
         self._config = config
         self._settings = settings
         self.backbone: Backbone | None = None
-        self.precision: Precision | None = None
+        self.prepared: Prepared | None = None
 
     def invite(self, source: ModelSource) -> "Invitation | None":
         """Who looks on while images are checked for a training from this backbone."""
@@ -34,14 +37,15 @@ class OnTheWay:
 
     @contextmanager
     def _look_on(self, source: ModelSource, listed: Sequence[Listed], fresh: int) -> "Iterator[Onlooker | None]":
+        if fresh < LEAST_PICTURES:
+            yield None
+            return
         from tl_core.ml.libraries import load_libraries
 
         load_libraries()
-        from tl_core.ml.onlooking import is_worth_it, look_on
+        from tl_core.ml.onlooking import Onlooking
 
-        if not is_worth_it(fresh, self._settings):
-            yield None
-            return
-        with look_on(self._config, source, listed, self._settings) as onlooker:
-            self.backbone, self.precision = onlooker.backbone, onlooker.precision
+        onlooking = Onlooking(self._config, source, self._settings)
+        with onlooking.look_on(listed, fresh) as onlooker:
             yield onlooker
+        self.backbone, self.prepared = onlooking.backbone, onlooking.prepared

@@ -55,8 +55,9 @@ def train(
         *named,
         seconds=time.perf_counter() - begun,
         backbone=on_the_way.backbone,
-        precision=on_the_way.precision,
+        prepared=on_the_way.prepared,
     )
+    del on_the_way  # its backbone may be for other classes
     run = _made(config, named, settings)
     return work(run, settings, echo=echo, ticker=ticker, inputs=inputs, token=token)
 

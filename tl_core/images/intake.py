@@ -40,7 +40,7 @@ def open_collection(
     The columns count for tables only. `progress(done, total)` tells of the files verified, `unpacking(done, total)` of
     the bytes written before; `invite` is asked who looks on while files are decoded. Raises DataError when there is no
     such data, when it is not arranged as classes, and when fewer than two classes have a readable picture; what was
-    unpacked for it is removed then.
+    unpacked for it is removed then. Raises what an onlooker raises.
     """
     job = Unpacking(unpacking)
     try:

@@ -11,8 +11,8 @@ from PIL import Image
 
 from tl_core.images.collection import GREY_SIDE
 
-# A picture is decoded with a shorter side of so many pixels where it has more. Looks need an eighth of it; from so many
-# a backbone of up to 256 pixels finds what it needs as well, so that one decode does for both.
+# A picture is decoded with a shorter side of at least so many pixels where it has them. Looks need an eighth of that;
+# it is enough, too, for a backbone whose pictures are resized to 256 pixels or fewer, so that one decode does for both.
 LEAST_SIDE = 512
 _SIDE = 32
 _KEPT = 8

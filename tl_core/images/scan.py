@@ -39,10 +39,13 @@ _DIGEST_BYTES = 16
 
 
 class Onlooker(Protocol):
-    """What else is made of pictures while they are decoded, a portion at a time."""
+    """What else is made of pictures while they are decoded: `portion` of them at a time, in `workers` threads."""
+
+    portion: int
+    workers: int
 
     def threads(self) -> AbstractContextManager[Executor]:
-        """Threads to decode and compute in."""
+        """The threads to decode and compute in."""
 
     def place(self, decoded: Decoded) -> Any:
         """What `compute` needs of a picture, None where there is nothing to compute; in any of the threads."""
@@ -89,12 +92,12 @@ def verify(
             if facts is not None and facts.width * facts.height <= settings.max_pixels:
                 results[index] = _picture(listed[index], facts)
         todo = [index for index in stamps if index not in results]
-        if progress is not None:
-            progress(len(results), len(listed))
         fresh: list[tuple[Path, Stamp, Facts]] = []
         invited = invite(listed, len(todo)) if invite is not None and todo else nullcontext()
         try:
             with invited as onlooker:
+                if progress is not None:
+                    progress(len(results), len(listed))
                 for index, outcome in _in_threads([(index, listed[index].path) for index in todo], settings, onlooker):
                     file = listed[index]
                     if isinstance(outcome, Facts):
@@ -128,11 +131,12 @@ def _in_threads(
     files: list[tuple[int, Path]], settings: Settings, onlooker: Onlooker | None
 ) -> Iterator[tuple[int, Facts | str]]:
     """Facts, or why there are none, for each numbered file, in order."""
-    portions = (files[start : start + _PORTION] for start in range(0, len(files), _PORTION))
-    with ThreadPoolExecutor(settings.workers, "verify") if onlooker is None else onlooker.threads() as threads:
+    size, workers = (_PORTION, settings.workers) if onlooker is None else (onlooker.portion, onlooker.workers)
+    portions = (files[start : start + size] for start in range(0, len(files), size))
+    with ThreadPoolExecutor(workers, "verify") if onlooker is None else onlooker.threads() as threads:
         under_way: deque[Future[Examined]] = deque()
         try:
-            for portion in islice(portions, settings.workers * _PORTIONS_AHEAD):
+            for portion in islice(portions, workers * _PORTIONS_AHEAD):
                 under_way.append(threads.submit(_examine_portion, portion, settings.max_pixels, onlooker))
             while under_way:
                 found, computed = under_way.popleft().result()

@@ -145,8 +145,8 @@ class BackbonePass:
     varied: bool = False
     exact: bool = False
 
-    def begin(self) -> tuple[Callable[[Any], Any], Callable[[list[Any]], np.ndarray]]:
-        """Put the model where it computes; what reads a picture and what encodes those that were, in any thread.
+    def encoding(self, batch: Callable[[list[Any]], torch.Tensor]) -> Callable[[list[Any]], np.ndarray]:
+        """Put the model where it computes; what encodes pictures of which `batch` makes one tensor, in any thread.
 
         A copy of it computes, which is gone with what encodes; one that is to be exact keeps its norms, as `predict`'s.
         """
@@ -155,17 +155,17 @@ class BackbonePass:
         copied = prepare_copy(model if self.exact else fold_batch_norms(model, self.size), self.size, self.precision)
         head = copied.get_submodule(next(name for name, module in model.named_modules() if module is self.head))
         assert isinstance(head, nn.Linear)
-        read, batch = self._reading()
 
         def encode(some: list[Any]) -> np.ndarray:
             pixels = batch(some).to(device, memory_format=self.precision.memory_format)
             return encode_batch(copied, head, pixels, self.precision)
 
-        return read, encode
+        return encode
 
     def encoder(self) -> Encoder[Any]:
         """What computes batches, ready to begin."""
-        load, encode = self.begin()
+        load, batch_up = self._reading()
+        encode = self.encoding(batch_up)
 
         def work(batch: Sequence[Any]) -> np.ndarray:
             return encode([load(picture) for picture in batch])

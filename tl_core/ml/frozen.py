@@ -25,6 +25,7 @@ from tl_core.ml.backbone import Backbone, fingerprint, linear_head, write_head
 from tl_core.ml.backbone_pass import backbone_features, exact_features, view_features
 from tl_core.ml.head_fitting import HeadFitting
 from tl_core.ml.heads import LinearHead
+from tl_core.ml.inputs import Prepared
 from tl_core.ml.machine import current_device, describe_machine, map_side_by_side, threads_side_by_side
 from tl_core.ml.outcome import Outcome
 from tl_core.ml.precision import FORMATS_MEASURED, MEASURED, Precision, choose_forward_precision
@@ -40,16 +41,16 @@ def train_frozen(
     config: TrainConfig,
     settings: Settings,
     recorder: Recorder,
-    precision: Precision | None = None,
+    prepared: Prepared | None = None,
 ) -> Outcome:
     """Compute features, fit a head, write it into `backbone.model`. Raises StopRequested, ModelError, DataError.
 
-    `precision` is what features were computed in already, None where there are none of this run's.
+    What was `prepared` stays as it is: its features are stored in its precision.
     """
     begun = time.perf_counter()
-    precision = choose_precision(
-        config, backbone, len(collection.pictures), settings, recorder.run.dir, chosen=precision
-    )
+    chosen = prepared.precision if prepared is not None else None
+    precision = choose_precision(config, backbone, len(collection.pictures), settings, recorder.run.dir, chosen=chosen)
+    before = prepared.seconds if prepared is not None else 0.0
     head = linear_head(backbone)
     features = backbone_features(backbone, head, collection.pictures, precision, settings, recorder)
     varied = None
@@ -83,7 +84,7 @@ def train_frozen(
         shipped=f"The head that is shipped was fitted on {fitted.shipped_on}.",
         trained=["head"],
         precision=precision,
-        seconds={"features": featured - begun, "training": time.perf_counter() - featured},
+        seconds={"features": before + featured - begun, "training": time.perf_counter() - featured},
         details={
             "head_strength": fitted.head.strength,
             "head_converged": fitted.head.converged,

@@ -19,6 +19,15 @@ from tl_core.sources import ModelSource
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """What was done for a frozen training while its pictures were verified, in so many `seconds`."""
+
+    precision: Precision  # of the features that are stored
+    seconds: float
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Inputs:
     """A backbone and divided pictures, ready to be trained with."""
 
@@ -29,7 +38,7 @@ class Inputs:
     backbone: Backbone
     teacher: Teacher | None = None
     seconds: float = 0.0  # spent on finding and verifying before the run began
-    precision: Precision | None = None  # of features, where some were computed meanwhile
+    prepared: Prepared | None = None
 
 
 def make_inputs(
@@ -40,12 +49,12 @@ def make_inputs(
     *,
     seconds: float = 0.0,
     backbone: Backbone | None = None,
-    precision: Precision | None = None,
+    prepared: Prepared | None = None,
 ) -> Inputs:
     """Load the backbone and its teacher, divide the pictures, and check what is wanted of this machine; writes nothing.
 
-    A `backbone` that is loaded already is taken where it is for the classes that are there, and the `precision` that
-    was chosen for it. Raises ModelError, ConfigError or DataError.
+    A `backbone` that is loaded already is taken where it is for the classes that are there. Raises ModelError,
+    ConfigError or DataError.
     """
     if config.precision != "auto":
         checked_precision(config.precision, current_device())
@@ -59,7 +68,7 @@ def make_inputs(
             f"no class of {collection.source} has a second image, so that nothing is left to test on; "
             "add images, at least two for some classes and better twenty for each"
         )
-    return Inputs(source, collection, duplicates, division, backbone, taught_by, seconds, precision)
+    return Inputs(source, collection, duplicates, division, backbone, taught_by, seconds, prepared)
 
 
 def settle_inputs(inputs: Inputs, config: TrainConfig) -> Inputs:

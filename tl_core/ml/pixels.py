@@ -31,6 +31,11 @@ class PixelReader:
         self._max_pixels = max_pixels
         self._mirrored = mirrored
 
+    @property
+    def imitates(self) -> bool:
+        """Whether it takes pictures that others have decoded."""
+        return self._imitation is not None and not self._mirrored
+
     def read(self, path: Path) -> torch.Tensor:
         """One picture, for `batch`. Raises DataError naming the file, ModelError."""
         if self._imitation is None:

@@ -82,7 +82,7 @@ def train(config: TrainConfig, settings: Settings, recorder: Recorder, inputs: I
         recorder.note(f"{count(len(data['skipped']), 'file was', 'files were')} left out; `check` says which and why")
 
     backbone = inputs.backbone
-    for note in backbone.notes:
+    for note in [*(inputs.prepared.notes if inputs.prepared is not None else ()), *backbone.notes]:
         recorder.note(note)
 
     recorder.note(_describe_task(config, backbone, division))
@@ -101,7 +101,7 @@ def train(config: TrainConfig, settings: Settings, recorder: Recorder, inputs: I
         outcome = finetuning.run()
     else:
         outcome = train_frozen(
-            backbone, inputs.collection, alike, division, config, settings, recorder, inputs.precision
+            backbone, inputs.collection, alike, division, config, settings, recorder, inputs.prepared
         )
 
     recorder.stage("saving the model")
