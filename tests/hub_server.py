@@ -49,6 +49,7 @@ def serve(repos: Mapping[str, Repo]) -> Iterator[Hub]:
     try:
         yield hub
     finally:
+        hub.awake.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -3,11 +3,10 @@
 import json
 import logging
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 from hub_server import CLOSED, Hub, Repo, UseHub, commit, names
@@ -285,8 +284,10 @@ def test_a_silent_line_is_given_up(use_hub: UseHub, settings: Settings, monkeypa
 
 
 def test_a_question_that_cannot_be_interrupted_is_left_behind() -> None:
+    asked = Event()
     with pytest.raises(TimeoutError, match=r"no answer within 0\.05 seconds"):
-        repository.answer_within(0.05, lambda: time.sleep(2))
+        repository.answer_within(0.05, asked.wait)
+    asked.set()
 
 
 def test_an_address_of_the_hub_that_is_none_is_said(use_hub: UseHub, settings: Settings) -> None:
