@@ -316,6 +316,7 @@ def test_the_pass_computes_with_such_a_copy(
 
 def test_what_is_measured_is_what_the_pass_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision_module, "LONG_FORWARD_SECONDS", 0.0)
+    monkeypatch.setattr(precision_module, "has_bfloat16_kernels", lambda device: True)
     model = backbone_of("resnet-basic").model
     measured: list[tuple[str, int]] = []
     make = precision_module.forward_step

@@ -103,6 +103,17 @@ def test_a_measured_number_format_is_remembered_for_this_backbone(
         assert len(measured) == times
 
 
+def test_that_nothing_else_could_be_tried_is_remembered_too(
+    settings: Settings, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "LONG_FORWARD_SECONDS", 0.0)
+    monkeypatch.setattr(precision, "MEASURING_SHARE", 0.0)
+    chosen = frozen.choose_precision(AUTO, backbone, 9, settings)
+    assert "too slow here to try anything else" in chosen.reason
+    monkeypatch.setattr(precision, "measure_formats", None)
+    assert frozen.choose_precision(AUTO, backbone, 9, settings) == chosen
+
+
 def test_a_short_job_does_not_depend_on_a_long_one_before_it(
     settings: Settings, backbone: Backbone, measured: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, 
 
 from tl_core.errors import ConfigError
 from tl_core.ml import precision as module
+from tl_core.ml.machine import has_bfloat16_kernels
 from tl_core.ml.precision import (
     MIN_STRIDED_CHANNELS,
     PLAIN,
@@ -16,6 +17,7 @@ from tl_core.ml.precision import (
     choose_fastest,
     choose_forward_precision,
     choose_training_precision,
+    formats_compared,
     measure_formats,
 )
 from tl_core.ml.strategies import hold_frozen
@@ -49,7 +51,7 @@ def vit(**values: float) -> nn.Module:
         ({PLAIN: 1.0, BF16: 5.0}, "fp32", False, "bf16 is 0.2 × as fast, which does not pay"),
         ({PLAIN: 3.0, BF16_LAST: 1.9, BF16: 2.0, FP32_LAST: 2.0}, "fp32", True, "1.5 × as fast"),
         ({PLAIN: 1.0, BF16_LAST: 0.99, FP32_LAST: 0.98}, "fp32", False, "channels-last layout is 1.0 × as fast"),
-        ({PLAIN: 90.0}, "fp32", False, "too slow here to measure"),
+        ({PLAIN: 90.0}, "fp32", False, "too slow here to try"),
     ],
 )
 def test_the_fastest_is_taken_where_it_pays(
@@ -97,6 +99,55 @@ def test_what_is_clearly_slower_is_not_timed_again() -> None:
 
 def test_without_time_only_plain_fp32_is_measured() -> None:
     assert list(measure_formats([PLAIN, BF16], lambda _: lambda images: 1.0, 0.0)) == [PLAIN]
+
+
+@pytest.fixture
+def compared(monkeypatch: pytest.MonkeyPatch) -> list[Precision]:
+    """The formats that were measured, each in a second."""
+    formats: list[Precision] = []
+
+    def measure(asked: list[Precision], *_: object) -> dict[Precision, float]:
+        formats.extend(asked)
+        return dict.fromkeys(asked, 1.0)
+
+    monkeypatch.setattr(module, "measure_formats", measure)
+    monkeypatch.setattr(module, "LONG_FORWARD_SECONDS", 0.0)
+    return formats
+
+
+def test_the_other_layout_of_fp32_is_measured_before_fewer_bits(
+    compared: list[Precision], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "has_bfloat16_kernels", lambda device: True)
+    choose_training_precision("auto", resnet(), (32, 32), 3, CPU)
+    choose_forward_precision("auto", resnet(), (32, 32), 1_000_000, CPU)
+    assert compared == [PLAIN, FP32_LAST, BF16_LAST, BF16] * 2
+    assert formats_compared("auto", resnet(), CPU) == 4
+
+
+def test_fewer_bits_are_not_measured_where_the_processor_has_no_instructions_for_them(
+    compared: list[Precision], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "has_bfloat16_kernels", lambda device: False)
+    choose_training_precision("auto", resnet(), (32, 32), 3, CPU)
+    choose_forward_precision("auto", resnet(), (32, 32), 1_000_000, CPU)
+    assert compared == [PLAIN, FP32_LAST] * 2
+    for chosen in (
+        choose_training_precision("auto", vit(), (32, 32), 3, CPU),
+        choose_forward_precision("auto", vit(), (32, 32), 1_000_000, CPU),
+    ):
+        assert (chosen.dtype, chosen.reason) == ("fp32", "this processor has no instructions for fewer bits")
+    assert len(compared) == 4
+    assert (formats_compared("auto", resnet(), CPU), formats_compared("auto", vit(), CPU)) == (2, 0)
+    assert formats_compared("bf16", resnet(), CPU) == 0
+    assert choose_training_precision("bf16", resnet(), (32, 32), 3, CPU).dtype == "bf16"
+
+
+def test_whether_there_are_kernels_is_asked_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert has_bfloat16_kernels(CPU) == torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert has_bfloat16_kernels(torch.device("cuda"))
+    monkeypatch.setattr(torch.ops, "mkldnn", object())  # as in a torch that was built without oneDNN
+    assert has_bfloat16_kernels(CPU)
 
 
 @pytest.mark.parametrize("direction", ["training", "forward"])

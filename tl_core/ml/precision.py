@@ -17,10 +17,11 @@ from torch import nn
 from tl_core.errors import ConfigError
 from tl_core.ml.attention import has_choice, use_attention
 from tl_core.ml.folding import copy_sharing, fold_batch_norms, lay_out, round_weights
+from tl_core.ml.machine import has_bfloat16_kernels
 from tl_core.ml.rehearsal import Rehearsal, random_pictures, random_state_kept
 
 # To be changed with the way of measuring formats, so that one that was chosen in another way is not remembered.
-FORMATS_MEASURED = "side by side, batch norms folded"
+FORMATS_MEASURED = "side by side, batch norms folded, fp32 first"
 MEASURED = "measured: "  # how the reason begins of what was chosen by measuring
 # A gain below this is within the noise of a busy machine, worth neither fewer bits nor figures that change with it.
 WORTHWHILE = 1.15
@@ -108,16 +109,22 @@ def choose_training_precision(
 
     `size` is (height, width) in pixels. Raises ConfigError for a precision that this device does not have.
     """
-    layouts = [False, True] if gains_from_channels_last(model) and _can_train_channels_last(model, device) else [False]
-    known = _known_precision(wanted, device, layouts[-1], has_choice(model))
+    formats = _training_formats(model, device)
+    known = _known_precision(wanted, device, formats, has_choice(model))
     if known is not None:
         return known
     timed = measure_formats(
-        _formats(layouts, has_choice(model)),
+        formats,
         lambda precision: _training_step(model, size, classes, precision),
         MEASURING_SECONDS,
     )
     return choose_fastest(timed, "trains")
+
+
+def formats_compared(wanted: str, model: nn.Module, device: torch.device) -> int:
+    """How many formats `choose_training_precision` measures steps in; 0 where the answer is known."""
+    formats = _training_formats(model, device)
+    return 0 if _known_precision(wanted, device, formats, has_choice(model)) else len(formats)
 
 
 def choose_forward_precision(
@@ -134,8 +141,8 @@ def choose_forward_precision(
     now, so that a short job does not depend on whether there was a long one before it. Raises ConfigError for a
     precision that this device does not have.
     """
-    layouts = [False, True] if gains_from_channels_last(model) else [False]
-    known = _known_precision(wanted, device, layouts[-1], has_choice(model))
+    formats = _formats(gains_from_channels_last(model), has_choice(model), device)
+    known = _known_precision(wanted, device, formats, has_choice(model))
     if known is not None:
         return known
     folded = fold_batch_norms(model, size)
@@ -143,13 +150,13 @@ def choose_forward_precision(
     expected = first[1] / _FIRST_BATCH * pictures
     if expected < LONG_FORWARD_SECONDS:
         reason = f"about {expected:.0f} s of computing, too little to gain from fewer bits"
-        return Precision("fp32", layouts[-1], reason)
+        return Precision("fp32", gains_from_channels_last(model), reason)
     if remembered is not None:
         return remembered
     seconds = min(MEASURING_SECONDS, MEASURING_SHARE * expected)
     rounded = cache(lambda dtype: prepare_copy(folded, size, Precision(dtype, False, "")))  # once for all layouts
     timed = measure_formats(
-        _formats(layouts, has_choice(model)),
+        formats,
         lambda precision: forward_step(_arrange(copy_sharing(rounded(precision.dtype)), precision), size, precision),
         seconds,
         first,
@@ -224,16 +231,17 @@ def choose_fastest(timed: dict[Precision, float], what: str) -> Precision:
         return dataclasses.replace(best, reason=reason)
     others = [format_ for format_ in timed if format_ != plain]
     if not others:
-        return dataclasses.replace(plain, reason="one step is too slow here to measure anything else")
+        return dataclasses.replace(plain, reason=f"{MEASURED}one step is too slow here to try anything else")
     runner_up = min(others, key=timed.__getitem__)
     gain = timed[plain] / timed[runner_up]
     return dataclasses.replace(plain, reason=f"{MEASURED}{runner_up.label} is {gain:.1f} × as fast, which does not pay")
 
 
 def _known_precision(
-    wanted: str, device: torch.device, channels_last: bool, choice_of_attention: bool
+    wanted: str, device: torch.device, formats: Sequence[Precision], choice_of_attention: bool
 ) -> Precision | None:
-    """What needs no measuring: an answer asked for, and that of any device but a CPU."""
+    """What needs no measuring: an answer asked for, that of any device but a CPU, and the only one there is."""
+    channels_last = any(precision.channels_last for precision in formats)
     if wanted != "auto":
         asked = checked_precision(wanted, device)
         return dataclasses.replace(
@@ -246,14 +254,27 @@ def _known_precision(
         return Precision(dtype, channels_last, f"what {torch.cuda.get_device_name()} has tensor cores for")
     if device.type != "cpu":
         return Precision("fp32", False, f"the one format known to work on {device.type}")
+    if len(formats) == 1:
+        return dataclasses.replace(formats[0], reason="this processor has no instructions for fewer bits")
     return None
 
 
-def _formats(layouts: Sequence[bool], choice_of_attention: bool) -> list[Precision]:
-    """Plain fp32, then the others, likely gains first."""
+def _training_formats(model: nn.Module, device: torch.device) -> list[Precision]:
+    channels_last = gains_from_channels_last(model) and _can_train_channels_last(model, device)
+    return _formats(channels_last, has_choice(model), device)
+
+
+def _formats(channels_last: bool, choice_of_attention: bool, device: torch.device) -> list[Precision]:
+    """What may be fastest, likely gains first: plain fp32, with which others are compared, and its other layout, which
+    costs little to try, before fewer bits."""
+    layouts = [True, False] if channels_last else [False]
     ways = [True, False] if choice_of_attention else [False]
-    fewer_bits = [Precision("bf16", layout, "", plain) for layout in reversed(layouts) for plain in ways]
-    return [PLAIN, *fewer_bits, *(Precision("fp32", layout, "") for layout in layouts if layout)]
+    fewer_bits = [Precision("bf16", layout, "", plain) for layout in layouts for plain in ways]
+    return [
+        PLAIN,
+        *(Precision("fp32", layout, "") for layout in layouts if layout),
+        *(fewer_bits if has_bfloat16_kernels(device) else ()),
+    ]
 
 
 def gains_from_channels_last(model: nn.Module) -> bool:

@@ -32,6 +32,7 @@ from tl_core.ml.precision import (
     answers_in_channels_last,
     choose_forward_precision,
     choose_training_precision,
+    formats_compared,
     forward_step,
     prepare_copy,
     rehearse,
@@ -48,9 +49,9 @@ _FEW, _BATCH = 2, 16  # batch norm cannot take statistics of one
 MEASURING_SECONDS = 0.8  # for one figure; a backbone too slow for it is measured on fewer pictures
 READING_SECONDS = 0.3  # for the few pictures, once more where there is time left
 _REPEATS = 3, 12  # at least and at most; more, because a step that another program interrupts takes twice its time
-# A run compares number formats in about so many steps of _BATCH pictures. Told from steps of two, which cost more per
-# picture, that is three to five times too long: what tells 10 s takes two or three.
-_STEPS_OF_COMPARING = 12
+# A run compares number formats in about so many steps of _BATCH pictures in each. Told from steps of two, which cost
+# more per picture, that is three to five times too long: what tells 10 s takes two or three.
+_STEPS_OF_A_FORMAT = 3
 COMPARING_SECONDS = 10.0
 
 
@@ -176,10 +177,10 @@ def _measure_training(config: TrainConfig, backbone: Backbone, batch_size: int) 
     if config.activation_checkpointing == "on":
         checkpoint_activations(model)
     precision = Precision("fp32", False, "other formats are measured when the run begins; one may be faster")
-    measures = config.precision == "auto" and device.type == "cpu"
+    compared = formats_compared(config.precision, model, device)
     comparing = 0.0
-    if measures:
-        comparing = _STEPS_OF_COMPARING * _BATCH * _quick_look(_training(model, size, classes, PLAIN))
+    if compared:
+        comparing = compared * _STEPS_OF_A_FORMAT * _BATCH * _quick_look(_training(model, size, classes, PLAIN))
     if comparing <= COMPARING_SECONDS:
         begun = time.perf_counter()
         precision = choose_training_precision(config.precision, model, size, classes, device)
