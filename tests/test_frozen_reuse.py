@@ -12,7 +12,7 @@ from tl_core import api
 from tl_core.config import TrainConfig
 from tl_core.ml import backbone_pass, evaluation, frozen, precision
 from tl_core.ml.backbone import Backbone, load_backbone
-from tl_core.ml.precision import MEASURED, Precision
+from tl_core.ml.precision import Precision
 from tl_core.settings import Settings
 
 
@@ -67,7 +67,7 @@ def backbone(tmp_path: Path) -> Backbone:
 
 
 AUTO = TrainConfig.parse({"data": "x"})
-FASTEST = Precision("bf16", True, MEASURED + "twice as fast")
+FASTEST = Precision("bf16", True, "measured: twice as fast")
 
 
 @pytest.fixture
@@ -86,7 +86,11 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_measured_number_format_is_remembered_for_this_backbone(
-    tmp_path: Path, settings: Settings, backbone: Backbone, measured: list[str]
+    tmp_path: Path,
+    settings: Settings,
+    backbone: Backbone,
+    measured: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     other = load_backbone(save_resnet(tmp_path / "two", seed=1), list("abc"))
     for _ in range(2):
@@ -95,9 +99,12 @@ def test_a_measured_number_format_is_remembered_for_this_backbone(
     asked = TrainConfig.parse({"data": "x", "precision": "fp32"})
     assert frozen.choose_precision(asked, backbone, 9, settings).dtype == "fp32"
     (remembered,) = settings.cache_dir.glob("precision-*.json")
+    with monkeypatch.context() as patched:  # nor is it asked again how long the job takes
+        patched.setattr(precision, "forward_step", None)
+        assert frozen.choose_precision(AUTO, backbone, 9, settings) == FASTEST
     frozen.choose_precision(AUTO, other, 9, settings)
     assert len(measured) == 2
-    for times, damage in enumerate(("{damaged", json.dumps({"dtype": "bf16"})), start=3):
+    for times, damage in enumerate(("{damaged", json.dumps({"seconds": 1.0, "fastest": {"dtype": "bf16"}})), start=3):
         remembered.write_text(damage, encoding="utf-8")
         assert frozen.choose_precision(AUTO, backbone, 9, settings) == FASTEST
         assert len(measured) == times
@@ -121,6 +128,8 @@ def test_a_short_job_does_not_depend_on_a_long_one_before_it(
     monkeypatch.setattr(precision, "LONG_FORWARD_SECONDS", 1e9)
     for _ in range(2):
         assert frozen.choose_precision(AUTO, backbone, 9, settings).dtype == "fp32"
+    monkeypatch.setattr(precision, "LONG_FORWARD_SECONDS", 0.0)
+    assert frozen.choose_precision(AUTO, backbone, 9, settings) == FASTEST
     assert len(list(settings.cache_dir.glob("precision-*.json"))) == 1 and len(measured) == 1
 
 

@@ -9,8 +9,9 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from tl_core.ml.heads import LinearHead
 from tl_core.ml.inputs import Prepared
 from tl_core.ml.machine import current_device, describe_machine, map_side_by_side, threads_side_by_side
 from tl_core.ml.outcome import Outcome
-from tl_core.ml.precision import FORMATS_MEASURED, MEASURED, Precision, choose_forward_precision
+from tl_core.ml.precision import FORMATS_MEASURED, Precision, Remembered, choose_forward_precision
 from tl_core.recorder import Recorder
 from tl_core.settings import Settings
 
@@ -134,17 +135,18 @@ def choose_precision(
     if before is not None:
         return before
     if chosen is None:
-        known = _recall(remembered, here)
+        known = _recall_all(remembered, here)
+        as_recalled = replace(known)
         threads = threads_side_by_side()
 
         def choose(share: int) -> Precision:
             return choose_forward_precision("auto", model, backbone.input_size, share, device, known)
 
         (chosen,) = map_side_by_side(choose, [-(-pictures // threads)], threads)  # in a thread as they compute
-        if chosen != known and chosen.reason.startswith(MEASURED):
+        if known != as_recalled:
             with suppress(OSError):  # then it is measured again
                 remembered.parent.mkdir(parents=True, exist_ok=True)
-                write_json(remembered, {**asdict(chosen), "circumstances": here})
+                write_json(remembered, {**asdict(known), "circumstances": here})
     if kept is not None:
         write_json(kept, {**asdict(chosen), "circumstances": here})
     return chosen
@@ -153,9 +155,21 @@ def choose_precision(
 def _recall(path: Path, circumstances: str) -> Precision | None:
     """The precision in a file, None where it says none for these circumstances."""
     values = read_json(path) or {}
-    if values.pop("circumstances", None) != circumstances or values.keys() != {each.name for each in fields(Precision)}:
-        return None
-    return Precision(**values)
+    return _precision_of(values) if values.pop("circumstances", None) == circumstances else None
+
+
+def _recall_all(path: Path, circumstances: str) -> Remembered:
+    """What a file says of these circumstances."""
+    values = read_json(path) or {}
+    seconds = values.get("seconds")
+    if values.get("circumstances") != circumstances or not isinstance(seconds, float):
+        return Remembered()
+    return Remembered(seconds, _precision_of(values.get("fastest")))
+
+
+def _precision_of(values: Any) -> Precision | None:
+    names = {each.name for each in fields(Precision)}
+    return Precision(**values) if isinstance(values, dict) and values.keys() == names else None
 
 
 def _circumstances(backbone: Backbone) -> str:

@@ -22,7 +22,6 @@ from tl_core.ml.rehearsal import Rehearsal, random_pictures, random_state_kept
 
 # To be changed with the way of measuring formats, so that one that was chosen in another way is not remembered.
 FORMATS_MEASURED = "side by side, batch norms folded, fp32 first"
-MEASURED = "measured: "  # how the reason begins of what was chosen by measuring
 # A gain below this is within the noise of a busy machine, worth neither fewer bits nor figures that change with it.
 WORTHWHILE = 1.15
 CLEARLY_SLOWER = 2.0  # more than what else the machine does slows a step by, as a rule
@@ -68,6 +67,14 @@ class Precision:
     def label(self) -> str:
         layout = " in the channels-last layout" if self.channels_last else ""
         return f"{self.dtype}{layout}" + (" with plain attention" if self.plain_attention else "")
+
+
+@dataclass
+class Remembered:
+    """What was found out about how one model answers on one machine; `choose_forward_precision` adds to it."""
+
+    seconds: float | None = None  # in which one thread answers for a picture in plain fp32
+    fastest: Precision | None = None
 
 
 def prepare(model: nn.Module, precision: Precision) -> None:
@@ -133,35 +140,38 @@ def choose_forward_precision(
     size: tuple[int, int],
     pictures: int,
     device: torch.device,
-    remembered: Precision | None = None,
+    remembered: Remembered | None = None,
 ) -> Precision:
     """The precision to compute the features of so many pictures in; `auto` on a CPU measures only for a long job.
 
-    `size` is (height, width) in pixels. What is `remembered` of measuring before is taken where it would be measured
-    now, so that a short job does not depend on whether there was a long one before it. Raises ConfigError for a
-    precision that this device does not have.
+    `size` is (height, width) in pixels. What is `remembered` is not measured again, and what is measured is added to
+    it; but a short job does not depend on whether there was a long one before it. Raises ConfigError for a precision
+    that this device does not have.
     """
     formats = _formats(gains_from_channels_last(model), has_choice(model), device)
     known = _known_precision(wanted, device, formats, has_choice(model))
     if known is not None:
         return known
-    folded = fold_batch_norms(model, size)
-    first = _time_few(forward_step(prepare_copy(folded, size, PLAIN), size, PLAIN))
-    expected = first[1] / _FIRST_BATCH * pictures
+    folded = cache(lambda: fold_batch_norms(model, size))
+    try_plain = cache(lambda: _time_few(forward_step(prepare_copy(folded(), size, PLAIN), size, PLAIN)))
+    remembered = remembered or Remembered()
+    if remembered.seconds is None:
+        remembered.seconds = try_plain()[1] / _FIRST_BATCH
+    expected = remembered.seconds * pictures
     if expected < LONG_FORWARD_SECONDS:
         reason = f"about {expected:.0f} s of computing, too little to gain from fewer bits"
         return Precision("fp32", gains_from_channels_last(model), reason)
-    if remembered is not None:
-        return remembered
-    seconds = min(MEASURING_SECONDS, MEASURING_SHARE * expected)
-    rounded = cache(lambda dtype: prepare_copy(folded, size, Precision(dtype, False, "")))  # once for all layouts
-    timed = measure_formats(
-        formats,
-        lambda precision: forward_step(_arrange(copy_sharing(rounded(precision.dtype)), precision), size, precision),
-        seconds,
-        first,
-    )
-    return choose_fastest(timed, "computes features")
+    if remembered.fastest is None:
+        seconds = min(MEASURING_SECONDS, MEASURING_SHARE * expected)
+        rounded = cache(lambda dtype: prepare_copy(folded(), size, Precision(dtype, False, "")))  # once for all layouts
+        timed = measure_formats(
+            formats,
+            lambda format_: forward_step(_arrange(copy_sharing(rounded(format_.dtype)), format_), size, format_),
+            seconds,
+            try_plain(),
+        )
+        remembered.fastest = choose_fastest(timed, "computes features")
+    return remembered.fastest
 
 
 def checked_precision(wanted: str, device: torch.device) -> Precision:
@@ -227,14 +237,14 @@ def choose_fastest(timed: dict[Precision, float], what: str) -> Precision:
             fastest = min(paying, key=timed.__getitem__)
             best = next(format_ for format_ in paying if timed[format_] / timed[fastest] < WORTHWHILE)
     if best != plain:
-        reason = f"{MEASURED}{what} {timed[plain] / timed[best]:.1f} × as fast as in plain fp32 here"
+        reason = f"measured: {what} {timed[plain] / timed[best]:.1f} × as fast as in plain fp32 here"
         return dataclasses.replace(best, reason=reason)
     others = [format_ for format_ in timed if format_ != plain]
     if not others:
-        return dataclasses.replace(plain, reason=f"{MEASURED}one step is too slow here to try anything else")
+        return dataclasses.replace(plain, reason="one step is too slow here to try anything else")
     runner_up = min(others, key=timed.__getitem__)
     gain = timed[plain] / timed[runner_up]
-    return dataclasses.replace(plain, reason=f"{MEASURED}{runner_up.label} is {gain:.1f} × as fast, which does not pay")
+    return dataclasses.replace(plain, reason=f"measured: {runner_up.label} is {gain:.1f} × as fast, which does not pay")
 
 
 def _known_precision(
