@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
 from threading import Thread
-from time import sleep
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
@@ -81,8 +80,6 @@ class _Handler(BaseHTTPRequestHandler):
         if fault and fault.kind == "silent":
             self.hub.awake.wait()
             return self._hang_up()
-        if fault and fault.kind == "slow":
-            sleep(1)
         if fault and fault.kind == "gateway":
             return self._send(502, b"<html><h1>502 Bad Gateway</h1></html>", {"Content-Type": "text/html"})
         if fault and fault.kind == "wrong-hash":

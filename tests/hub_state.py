@@ -87,7 +87,7 @@ class Fault:
     "wrong-hash": what arrives is damaged; "unheard": all is done, and the connection ends before the answer;
     "half": the answer ends in its middle, though its length was said to be the whole;
     "silent": no answer until `Hub.awake` is set; "gateway": a page of words and status 502;
-    "slow": the answer, after a second; a function: it is called, and all goes on as if nothing were wrong."""
+    a function: it is called, and all goes on as if nothing were wrong."""
 
     method: str
     path: str

@@ -1,6 +1,7 @@
 """Whose token it is and where it may write: the real client against a Hub on this machine."""
 
 import traceback
+from time import sleep
 
 import pytest
 from hub_server import CLOSED, Hub, Person, UseHub
@@ -85,7 +86,7 @@ def test_a_hub_that_has_answered_may_take_its_time(
     monkeypatch.setattr(repository, "FIRST_ANSWER_SECONDS", PATIENCE)
     assert account_of(TOKEN, settings).name == "ada"
     monkeypatch.setattr(repository, "FIRST_ANSWER_SECONDS", 0.3)
-    hub.fail("GET", "whoami", 1, "slow")
+    hub.fail("GET", "whoami", 1, lambda: sleep(1))
     assert account_of(TOKEN, settings).name == "ada"
 
 

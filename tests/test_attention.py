@@ -85,7 +85,7 @@ def test_automatic_choice_compares_both_for_a_vit_and_neither_for_fp32_alone(
         return {PLAIN: 1.0}
 
     monkeypatch.setattr("tl_core.ml.precision.measure_formats", note)
-    monkeypatch.setattr("tl_core.ml.precision.has_bfloat16_kernels", lambda device: True)
+    monkeypatch.setattr("tl_core.ml.precision.supports_bfloat16", lambda device: True)
     choose_training_precision("auto", vit, (32, 32), 3, CPU)
     assert [(each.dtype, each.plain_attention) for each in compared] == [
         ("fp32", False),

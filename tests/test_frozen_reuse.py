@@ -79,8 +79,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         times.append(what)
         return FASTEST
 
+    monkeypatch.setattr(precision, "supports_bfloat16", lambda device: True)
     monkeypatch.setattr(precision, "LONG_FORWARD_SECONDS", 0.0)
-    monkeypatch.setattr(precision, "measure_formats", lambda *_: {})
+    monkeypatch.setattr(precision, "measure_formats", lambda formats, *_: dict.fromkeys(formats, 1.0))
     monkeypatch.setattr(precision, "choose_fastest", choose)
     return times
 
@@ -104,21 +105,47 @@ def test_a_measured_number_format_is_remembered_for_this_backbone(
         assert frozen.choose_precision(AUTO, backbone, 9, settings) == FASTEST
     frozen.choose_precision(AUTO, other, 9, settings)
     assert len(measured) == 2
-    for times, damage in enumerate(("{damaged", json.dumps({"seconds": 1.0, "fastest": {"dtype": "bf16"}})), start=3):
-        remembered.write_text(damage, encoding="utf-8")
+    whole = json.loads(remembered.read_text(encoding="utf-8"))
+    fastest = dict(whole["fastest"])
+    del fastest["dtype"]
+    damages = ({"fastest": fastest}, {"seconds": "soon"}, {"circumstances": "elsewhere"})
+    for times, text in enumerate(["{damaged", *(json.dumps(whole | damage) for damage in damages)], start=3):
+        remembered.write_text(text, encoding="utf-8")
         assert frozen.choose_precision(AUTO, backbone, 9, settings) == FASTEST
         assert len(measured) == times
 
 
-def test_that_nothing_else_could_be_tried_is_remembered_too(
+def test_where_nothing_else_could_be_tried_a_longer_job_tries_again(
     settings: Settings, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(precision, "supports_bfloat16", lambda device: True)
     monkeypatch.setattr(precision, "LONG_FORWARD_SECONDS", 0.0)
     monkeypatch.setattr(precision, "MEASURING_SHARE", 0.0)
     chosen = frozen.choose_precision(AUTO, backbone, 9, settings)
     assert "too slow here to try anything else" in chosen.reason
-    monkeypatch.setattr(precision, "measure_formats", None)
-    assert frozen.choose_precision(AUTO, backbone, 9, settings) == chosen
+    monkeypatch.setattr(precision, "MEASURING_SHARE", 1e9)
+    assert "measured" in frozen.choose_precision(AUTO, backbone, 9, settings).reason
+
+
+def test_what_another_run_has_found_meanwhile_is_kept(
+    settings: Settings, backbone: Backbone, measured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert frozen.choose_precision(AUTO, backbone, 9, settings) == FASTEST
+    (remembered,) = settings.cache_dir.glob("precision-*.json")
+    found = remembered.read_bytes()
+    remembered.unlink()
+    try_few = precision._time_few
+
+    def slowly(step: precision.Step) -> tuple[precision.Step, float]:
+        remembered.write_bytes(found)
+        return try_few(step)
+
+    monkeypatch.setattr(precision, "_time_few", slowly)
+    monkeypatch.setattr(precision, "LONG_FORWARD_SECONDS", 1e9)
+    assert "too little to gain" in frozen.choose_precision(AUTO, backbone, 9, settings).reason
+    monkeypatch.setattr(precision, "LONG_FORWARD_SECONDS", 0.0)
+    assert frozen.choose_precision(AUTO, backbone, 9, settings) == FASTEST
+    assert len(measured) == 1
 
 
 def test_a_short_job_does_not_depend_on_a_long_one_before_it(

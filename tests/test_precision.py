@@ -1,6 +1,7 @@
 """Which number format and layout is chosen, from injected seconds; and that measuring leaves everything alone."""
 
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, 
 
 from tl_core.errors import ConfigError
 from tl_core.ml import precision as module
-from tl_core.ml.machine import has_bfloat16_kernels
+from tl_core.ml.machine import supports_bfloat16
 from tl_core.ml.precision import (
     MIN_STRIDED_CHANNELS,
     PLAIN,
@@ -103,7 +104,7 @@ def test_without_time_only_plain_fp32_is_measured() -> None:
 
 @pytest.fixture
 def compared(monkeypatch: pytest.MonkeyPatch) -> list[Precision]:
-    """The formats that were measured, each in a second."""
+    """The formats that were measured, in each of which a step took a second."""
     formats: list[Precision] = []
 
     def measure(asked: list[Precision], *_: object) -> dict[Precision, float]:
@@ -115,44 +116,66 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[Precision]:
     return formats
 
 
-def test_the_other_layout_of_fp32_is_measured_before_fewer_bits(
+def test_a_training_compares_layouts_and_answers_only_number_formats(
     compared: list[Precision], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "has_bfloat16_kernels", lambda device: True)
+    monkeypatch.setattr(module, "supports_bfloat16", lambda device: True)
     choose_training_precision("auto", resnet(), (32, 32), 3, CPU)
-    choose_forward_precision("auto", resnet(), (32, 32), 1_000_000, CPU)
-    assert compared == [PLAIN, FP32_LAST, BF16_LAST, BF16] * 2
-    assert formats_compared("auto", resnet(), CPU) == 4
+    assert compared == [PLAIN, BF16_LAST, BF16, FP32_LAST]
+    assert formats_compared("auto", resnet(), CPU, training=True) == 4
+    compared.clear()
+    assert choose_forward_precision("auto", resnet(), (32, 32), 1_000_000, CPU).channels_last
+    assert compared == [FP32_LAST, BF16_LAST, BF16]
+    assert formats_compared("auto", resnet(), CPU, training=False) == 3
 
 
-def test_fewer_bits_are_not_measured_where_the_processor_has_no_instructions_for_them(
+def test_fewer_bits_are_not_measured_where_the_processor_does_not_have_them(
     compared: list[Precision], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "has_bfloat16_kernels", lambda device: False)
+    monkeypatch.setattr(module, "supports_bfloat16", lambda device: False)
     choose_training_precision("auto", resnet(), (32, 32), 3, CPU)
-    choose_forward_precision("auto", resnet(), (32, 32), 1_000_000, CPU)
-    assert compared == [PLAIN, FP32_LAST] * 2
-    for chosen in (
+    assert compared == [PLAIN, FP32_LAST]
+    answering = choose_forward_precision("auto", resnet(), (32, 32), 1_000_000, CPU)
+    alone = [
         choose_training_precision("auto", vit(), (32, 32), 3, CPU),
         choose_forward_precision("auto", vit(), (32, 32), 1_000_000, CPU),
-    ):
-        assert (chosen.dtype, chosen.reason) == ("fp32", "this processor has no instructions for fewer bits")
-    assert len(compared) == 4
-    assert (formats_compared("auto", resnet(), CPU), formats_compared("auto", vit(), CPU)) == (2, 0)
-    assert formats_compared("bf16", resnet(), CPU) == 0
-    assert choose_training_precision("bf16", resnet(), (32, 32), 3, CPU).dtype == "bf16"
+    ]
+    assert answering.label == FP32_LAST.label and [each.label for each in alone] == [PLAIN.label] * 2
+    assert {each.reason for each in (answering, *alone)} == {"fewer bits are no faster on this processor"}
+    assert len(compared) == 2
+    assert formats_compared("auto", resnet(), CPU, training=True) == 2
+    assert formats_compared("auto", resnet(), CPU, training=False) == 0
+    assert formats_compared("bf16", resnet(), CPU, training=True) == 0
+    assert choose_training_precision("bf16", resnet(), (32, 32), 3, CPU).label == BF16_LAST.label
 
 
-def test_whether_there_are_kernels_is_asked_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert has_bfloat16_kernels(CPU) == torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    assert has_bfloat16_kernels(torch.device("cuda"))
-    monkeypatch.setattr(torch.ops, "mkldnn", object())  # as in a torch that was built without oneDNN
-    assert has_bfloat16_kernels(CPU)
+def test_whether_there_is_bfloat16_is_asked_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    for answer in (True, False):
+        monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(_is_mkldnn_bf16_supported=lambda: answer))  # noqa: B023
+        assert supports_bfloat16(CPU) == answer
+        assert supports_bfloat16(torch.device("cuda"))
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())  # as in a torch that was built without oneDNN
+    assert supports_bfloat16(CPU)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch was built without oneDNN")
+def test_torch_still_answers_whether_there_is_bfloat16() -> None:
+    assert torch.ops.mkldnn._is_mkldnn_bf16_supported() in (True, False)
+
+
+@pytest.mark.parametrize("wanted", ["auto", "fp32"])
+def test_answers_in_fp32_are_computed_in_the_layout_that_is_faster_for_them(
+    wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "supports_bfloat16", lambda device: False)
+    assert choose_forward_precision(wanted, resnet(), (32, 32), 1, CPU).channels_last
+    assert not choose_forward_precision(wanted, vit(), (32, 32), 1, CPU).channels_last
 
 
 @pytest.mark.parametrize("direction", ["training", "forward"])
 def test_measuring_leaves_model_and_random_state_alone(direction: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LONG_FORWARD_SECONDS", 0.0)
+    monkeypatch.setattr(module, "supports_bfloat16", lambda device: True)
     model = resnet()
     model.resnet.embedder.requires_grad_(False)
     state = {name: value.clone() for name, value in model.state_dict().items()}
@@ -183,7 +206,8 @@ def test_what_is_held_in_eval_mode_is_measured_so() -> None:
     assert seen == {(False, True)}
 
 
-def test_a_short_job_is_not_measured() -> None:
+def test_a_short_job_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "supports_bfloat16", lambda device: True)
     chosen = choose_forward_precision("auto", resnet(), (32, 32), 1, CPU)
     assert chosen.dtype == "fp32"
     assert "too little to gain" in chosen.reason

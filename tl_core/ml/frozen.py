@@ -121,8 +121,8 @@ def choose_precision(
     """The precision to compute features of so many pictures in. Raises ConfigError.
 
     What is measured is remembered for this backbone on this machine: measuring again could choose another number
-    format, in which the stored features are of no use. What was chosen for the run in `run_dir` stays with it: whether
-    a job is long enough to measure for is a matter of time as well. So does what was `chosen` before there was a run.
+    format, in which the stored features are of no use, and take a job for long that was short before. What was chosen
+    for the run in `run_dir` stays with it, and what was `chosen` before there was a run.
     """
     device = current_device()
     model = backbone.model.to(device)
@@ -144,6 +144,7 @@ def choose_precision(
 
         (chosen,) = map_side_by_side(choose, [-(-pictures // threads)], threads)  # in a thread as they compute
         if known != as_recalled:
+            known.fastest = known.fastest or _recall_all(remembered, here).fastest  # another run may have found it
             with suppress(OSError):  # then it is measured again
                 remembered.parent.mkdir(parents=True, exist_ok=True)
                 write_json(remembered, {**asdict(known), "circumstances": here})

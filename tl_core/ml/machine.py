@@ -34,11 +34,12 @@ def current_device() -> torch.device:
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
-def has_bfloat16_kernels(device: torch.device) -> bool:
+def supports_bfloat16(device: torch.device) -> bool:
     """Whether products in bfloat16 may be fast there.
 
-    On a CPU whose instructions oneDNN has none for (AVX2, as of most laptops), 2 cores of an EPYC need 3 to 5 times as
-    long as in float32 for a ResNet-18, 6 times for a ViT-S. A torch without oneDNN does not say.
+    On a CPU that oneDNN has no bfloat16 for (x86 without AVX-512, Arm without BF16) torch computes them in another way:
+    a ResNet-18 takes 3 to 5 times as long as in float32, a ViT-S 6 times (2 cores of an EPYC with AVX2). Where oneDNN
+    only emulates it, or torch was built without oneDNN, it has to be tried.
     """
     if device.type != "cpu":
         return True

@@ -17,7 +17,7 @@ from torch import nn
 from tl_core.errors import ConfigError
 from tl_core.ml.attention import has_choice, use_attention
 from tl_core.ml.folding import copy_sharing, fold_batch_norms, lay_out, round_weights
-from tl_core.ml.machine import has_bfloat16_kernels
+from tl_core.ml.machine import supports_bfloat16
 from tl_core.ml.rehearsal import Rehearsal, random_pictures, random_state_kept
 
 # To be changed with the way of measuring formats, so that one that was chosen in another way is not remembered.
@@ -36,6 +36,7 @@ MIN_CONVOLUTIONS = 5
 # stride and fewer input channels than this (the lanes of a register) in the channels-last layout, from about 56 px on.
 MIN_STRIDED_CHANNELS = 16
 _WARM_STEPS, _TIMED_STEPS = 1, 3
+_QUICK_SECONDS = 0.5
 _FIRST_BATCH, _BATCH = 2, 16  # two, since batch norm cannot take statistics of one
 
 _FEWER_BITS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -73,7 +74,7 @@ class Precision:
 class Remembered:
     """What was found out about how one model answers on one machine; `choose_forward_precision` adds to it."""
 
-    seconds: float | None = None  # in which one thread answers for a picture in plain fp32
+    seconds: float | None = None  # in which one thread answers for a picture in fp32
     fastest: Precision | None = None
 
 
@@ -128,9 +129,9 @@ def choose_training_precision(
     return choose_fastest(timed, "trains")
 
 
-def formats_compared(wanted: str, model: nn.Module, device: torch.device) -> int:
-    """How many formats `choose_training_precision` measures steps in; 0 where the answer is known."""
-    formats = _training_formats(model, device)
+def formats_compared(wanted: str, model: nn.Module, device: torch.device, *, training: bool) -> int:
+    """In how many formats steps are measured to choose one; 0 where the answer is known. Raises ConfigError."""
+    formats = _training_formats(model, device) if training else _forward_formats(model, device)
     return 0 if _known_precision(wanted, device, formats, has_choice(model)) else len(formats)
 
 
@@ -148,30 +149,33 @@ def choose_forward_precision(
     it; but a short job does not depend on whether there was a long one before it. Raises ConfigError for a precision
     that this device does not have.
     """
-    formats = _formats(gains_from_channels_last(model), has_choice(model), device)
+    formats = _forward_formats(model, device)
     known = _known_precision(wanted, device, formats, has_choice(model))
     if known is not None:
         return known
+    first = formats[0]
     folded = cache(lambda: fold_batch_norms(model, size))
-    try_plain = cache(lambda: _time_few(forward_step(prepare_copy(folded(), size, PLAIN), size, PLAIN)))
+    try_first = cache(lambda: _time_few(forward_step(prepare_copy(folded(), size, first), size, first)))
     remembered = remembered or Remembered()
     if remembered.seconds is None:
-        remembered.seconds = try_plain()[1] / _FIRST_BATCH
+        remembered.seconds = try_first()[1] / _FIRST_BATCH
     expected = remembered.seconds * pictures
     if expected < LONG_FORWARD_SECONDS:
         reason = f"about {expected:.0f} s of computing, too little to gain from fewer bits"
-        return Precision("fp32", gains_from_channels_last(model), reason)
-    if remembered.fastest is None:
-        seconds = min(MEASURING_SECONDS, MEASURING_SHARE * expected)
-        rounded = cache(lambda dtype: prepare_copy(folded(), size, Precision(dtype, False, "")))  # once for all layouts
-        timed = measure_formats(
-            formats,
-            lambda format_: forward_step(_arrange(copy_sharing(rounded(format_.dtype)), format_), size, format_),
-            seconds,
-            try_plain(),
-        )
-        remembered.fastest = choose_fastest(timed, "computes features")
-    return remembered.fastest
+        return dataclasses.replace(first, reason=reason)
+    if remembered.fastest is not None:
+        return remembered.fastest
+    rounded = cache(lambda dtype: prepare_copy(folded(), size, Precision(dtype, False, "")))  # once for all layouts
+    timed = measure_formats(
+        formats,
+        lambda format_: forward_step(_arrange(copy_sharing(rounded(format_.dtype)), format_), size, format_),
+        min(MEASURING_SECONDS, MEASURING_SHARE * expected),
+        try_first(),
+    )
+    chosen = choose_fastest(timed, "computes features")
+    if len(timed) > 1:  # a longer job has more time to try others in
+        remembered.fastest = chosen
+    return chosen
 
 
 def checked_precision(wanted: str, device: torch.device) -> Precision:
@@ -200,7 +204,7 @@ def measure_formats(
     if batch > _FIRST_BATCH:  # in turns, so that what else the machine does slows all formats alike
         timed = {}
         order = formats * (_WARM_STEPS + _TIMED_STEPS)
-    else:  # slow: plain fp32 is known by now, each of the others is worth one step, those that are near each other more
+    else:  # slow: fp32 is known by now, each of the others is worth one step, those that are near each other more
         batch = _FIRST_BATCH
         order = [precision for precision in formats[1:] for _ in range(_WARM_STEPS + 1)]
         order += formats * (_TIMED_STEPS - 1)
@@ -218,13 +222,17 @@ def measure_formats(
 
 
 def _time_few(step: Step) -> tuple[Step, float]:
-    """The step, and its seconds for few pictures the second time."""
-    step(_FIRST_BATCH)
-    return step, step(_FIRST_BATCH)
+    """The step, and its seconds for few pictures when it is warm: where that is quick, the fewest of some times."""
+    for _ in range(_WARM_STEPS):
+        step(_FIRST_BATCH)
+    taken = [step(_FIRST_BATCH)]
+    while len(taken) < _TIMED_STEPS and sum(taken) < _QUICK_SECONDS:
+        taken.append(step(_FIRST_BATCH))
+    return step, min(taken)
 
 
 def choose_fastest(timed: dict[Precision, float], what: str) -> Precision:
-    """From seconds in each format, of which the first is plain fp32: the fastest, where it is so by enough.
+    """From seconds in each format, of which the first is fp32: the fastest, where it is so by enough.
 
     Between two that are worthwhile, fp32 keeps more bits and wins unless bf16 gains by enough over it too; of two of as
     many bits that are nearly as fast, the one that was measured first.
@@ -237,7 +245,7 @@ def choose_fastest(timed: dict[Precision, float], what: str) -> Precision:
             fastest = min(paying, key=timed.__getitem__)
             best = next(format_ for format_ in paying if timed[format_] / timed[fastest] < WORTHWHILE)
     if best != plain:
-        reason = f"measured: {what} {timed[plain] / timed[best]:.1f} × as fast as in plain fp32 here"
+        reason = f"measured: {what} {timed[plain] / timed[best]:.1f} × as fast as in {plain.label} here"
         return dataclasses.replace(best, reason=reason)
     others = [format_ for format_ in timed if format_ != plain]
     if not others:
@@ -256,7 +264,7 @@ def _known_precision(
         asked = checked_precision(wanted, device)
         return dataclasses.replace(
             asked,
-            channels_last=channels_last and wanted != "fp32",
+            channels_last=formats[0].channels_last if wanted == "fp32" else channels_last,
             plain_attention=choice_of_attention and wanted == "bf16" and device.type == "cpu",
         )
     if device.type == "cuda":
@@ -265,26 +273,29 @@ def _known_precision(
     if device.type != "cpu":
         return Precision("fp32", False, f"the one format known to work on {device.type}")
     if len(formats) == 1:
-        return dataclasses.replace(formats[0], reason="this processor has no instructions for fewer bits")
+        return dataclasses.replace(formats[0], reason="fewer bits are no faster on this processor")
     return None
 
 
 def _training_formats(model: nn.Module, device: torch.device) -> list[Precision]:
+    """Plain fp32, with which others are compared, then these, likely gains first."""
     channels_last = gains_from_channels_last(model) and _can_train_channels_last(model, device)
-    return _formats(channels_last, has_choice(model), device)
+    fp32_too = [Precision("fp32", True, "")] if channels_last else []
+    return [PLAIN, *_fewer_bits(model, device, channels_last=channels_last), *fp32_too]
 
 
-def _formats(channels_last: bool, choice_of_attention: bool, device: torch.device) -> list[Precision]:
-    """What may be fastest, likely gains first: plain fp32, with which others are compared, and its other layout, which
-    costs little to try, before fewer bits."""
+def _forward_formats(model: nn.Module, device: torch.device) -> list[Precision]:
+    """fp32 in the layout in which answers come sooner, then fewer bits, likely gains first."""
+    fp32 = Precision("fp32", answers_in_channels_last(model, device), "")
+    return [fp32, *_fewer_bits(model, device, channels_last=gains_from_channels_last(model))]
+
+
+def _fewer_bits(model: nn.Module, device: torch.device, *, channels_last: bool) -> list[Precision]:
+    if not supports_bfloat16(device):
+        return []
     layouts = [True, False] if channels_last else [False]
-    ways = [True, False] if choice_of_attention else [False]
-    fewer_bits = [Precision("bf16", layout, "", plain) for layout in layouts for plain in ways]
-    return [
-        PLAIN,
-        *(Precision("fp32", layout, "") for layout in layouts if layout),
-        *(fewer_bits if has_bfloat16_kernels(device) else ()),
-    ]
+    ways = [True, False] if has_choice(model) else [False]
+    return [Precision("bf16", layout, "", plain) for layout in layouts for plain in ways]
 
 
 def gains_from_channels_last(model: nn.Module) -> bool:

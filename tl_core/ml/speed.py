@@ -49,8 +49,8 @@ _FEW, _BATCH = 2, 16  # batch norm cannot take statistics of one
 MEASURING_SECONDS = 0.8  # for one figure; a backbone too slow for it is measured on fewer pictures
 READING_SECONDS = 0.3  # for the few pictures, once more where there is time left
 _REPEATS = 3, 12  # at least and at most; more, because a step that another program interrupts takes twice its time
-# A run compares number formats in about so many steps of _BATCH pictures in each. Told from steps of two, which cost
-# more per picture, that is three to five times too long: what tells 10 s takes two or three.
+# A run compares number formats in four steps of _BATCH pictures in each, and one in those that are clearly slower. Told
+# from steps of two, which cost more per picture, that is too long by far: of four formats, three to five times.
 _STEPS_OF_A_FORMAT = 3
 COMPARING_SECONDS = 10.0
 
@@ -160,7 +160,7 @@ def reading_speed(
 
 def _measure_forward(config: TrainConfig, backbone: Backbone) -> Speed:
     model, size, device = backbone.model, backbone.input_size, current_device()
-    if config.precision == "auto" and device.type == "cpu":
+    if formats_compared(config.precision, model, device, training=False):
         how = "fewer bits are tried when the run begins, where they could save time"
         precision = Precision("fp32", answers_in_channels_last(model, device), how)
     else:
@@ -177,7 +177,7 @@ def _measure_training(config: TrainConfig, backbone: Backbone, batch_size: int) 
     if config.activation_checkpointing == "on":
         checkpoint_activations(model)
     precision = Precision("fp32", False, "other formats are measured when the run begins; one may be faster")
-    compared = formats_compared(config.precision, model, device)
+    compared = formats_compared(config.precision, model, device, training=True)
     comparing = 0.0
     if compared:
         comparing = compared * _STEPS_OF_A_FORMAT * _BATCH * _quick_look(_training(model, size, classes, PLAIN))
